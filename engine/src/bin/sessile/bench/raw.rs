@@ -1,0 +1,185 @@
+//! The raw loop: the engine's tables and settings, batches as large as there are clients, one thread, no actors. What
+//! SQLite can do here; an engine on top of it can only come near, or avoid the work.
+
+use std::{
+    collections::BTreeMap,
+    hint::black_box,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use rusqlite::{Connection, config::DbConfig, params};
+use sessile::Engine;
+
+use super::{
+    ledger::{Ledger, Verified},
+    payload::{Payloads, user},
+    plan::{Op, Plan, StoreName},
+    recipe::{self, now_us},
+    seed,
+    store::{Client, Store},
+    world::{Item, Share, World},
+};
+
+/// The pages in the log at which SQLite folds it into the database: the engine's high mark, where a busy engine does. At
+/// SQLite's own 1,000, pages that change often are folded in more often, and the limit would look lower than it is.
+const CHECKPOINT_PAGES: u32 = 8_192;
+/// The engine's default flush interval.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The loop's connection.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl Store for Raw {
+    type Client = RawClient;
+
+    const NAME: StoreName = StoreName::Raw;
+    const TAKES_BATCHES: bool = true;
+
+    async fn create(path: &Path, _plan: &Plan) -> anyhow::Result<Self> {
+        // The engine makes its tables, so that these are the same.
+        Engine::builder(path).open().await?.shutdown().await?;
+        let connection = Connection::open(path)?;
+        seed::tune(&connection)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        // Else SQLite plans a cached join anew each time it is used, which takes 20 µs.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    async fn fill(&self, sessions: usize, payloads: &Arc<Payloads>) -> anyhow::Result<Vec<Box<str>>> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = connection.transaction()?;
+        let ids =
+            (0..sessions).map(|session| insert(&transaction, session, payloads)).collect::<anyhow::Result<_>>()?;
+        transaction.commit()?;
+        Ok(ids)
+    }
+
+    async fn clients(&self, world: &Arc<World>, shares: &[Share], _op: Op) -> anyhow::Result<Vec<RawClient>> {
+        let client = |_: &Share| RawClient {
+            connection: self.connection.clone(),
+            world: world.clone(),
+            created: Vec::new(),
+            refreshed: BTreeMap::new(),
+            flushed_at: Instant::now(),
+        };
+        Ok(shares.iter().map(client).collect())
+    }
+
+    async fn close(self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    async fn verify(path: &Path, ledger: Arc<Ledger>) -> anyhow::Result<Verified> {
+        recipe::compare(
+            path,
+            &ledger,
+            "SELECT count(*) FROM session JOIN activity USING (serial)",
+            "SELECT data, touch_count FROM session JOIN activity USING (serial) WHERE id = ?1",
+        )
+    }
+}
+
+/// The loop.
+#[derive(Debug)]
+pub(crate) struct RawClient {
+    connection: Arc<Mutex<Connection>>,
+    world: Arc<World>,
+    created: Vec<(Box<str>, usize)>,
+    /// When the sessions saved since the last flush were saved: the engine, too, writes that down every 250 ms.
+    refreshed: BTreeMap<i64, i64>,
+    flushed_at: Instant,
+}
+
+impl Client for RawClient {
+    async fn perform(&mut self, op: Op, items: &[Item]) -> anyhow::Result<()> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        connection.prepare_cached(if op.writes() { "BEGIN IMMEDIATE" } else { "BEGIN" })?.execute([])?;
+        for &item in items {
+            if let Some(id) = perform(&connection, &self.world, op, item)? {
+                self.created.push((id, item.session));
+            }
+            if op == Op::Save {
+                self.refreshed.insert(serial(item.session), now_us());
+            }
+        }
+        if self.flushed_at.elapsed() >= FLUSH_INTERVAL {
+            self.flushed_at = Instant::now();
+            for (serial, at) in std::mem::take(&mut self.refreshed) {
+                connection
+                    .prepare_cached("UPDATE activity SET last_active_at = max(last_active_at, ?2) WHERE serial = ?1")?
+                    .execute(params![serial, at])?;
+            }
+        }
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    }
+
+    fn created(self) -> Vec<(Box<str>, usize)> {
+        self.created
+    }
+}
+
+fn perform(connection: &Connection, world: &World, op: Op, item: Item) -> anyhow::Result<Option<Box<str>>> {
+    let Item { session, sequence, .. } = item;
+    let changed = match op {
+        Op::Create => return insert(connection, session, &world.payloads).map(Some),
+        Op::Get | Op::GetCold => {
+            read(connection, &world.ids[session])?;
+            return Ok(None);
+        }
+        Op::Save => connection
+            .prepare_cached("UPDATE session SET data = ?3, counter = counter + 1 WHERE serial = ?1 AND id = ?2")?
+            .execute(params![serial(session), &*world.ids[session], world.payloads.json(session, sequence)])?,
+        Op::Touch | Op::TouchCommitted => connection
+            .prepare_cached(
+                "UPDATE activity SET last_active_at = max(last_active_at, ?2), touch_count = touch_count + 1
+                 WHERE serial = ?1",
+            )?
+            .execute(params![serial(session), now_us()])?,
+    };
+    ensure!(changed == 1, "a session is gone");
+    Ok(None)
+}
+
+fn read(connection: &Connection, id: &str) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "SELECT serial, user, counter, metadata, data, created_at, last_active_at, touch_count, idle_timeout,
+                 expires_at
+             FROM session JOIN activity USING (serial) WHERE id = ?1",
+        )?
+        .query_row([id], |row| {
+            black_box((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, i64>(2)?));
+            black_box((row.get::<_, Option<String>>(3)?, row.get_ref(4)?.as_bytes()?.to_vec(), row.get::<_, i64>(5)?));
+            black_box((row.get::<_, i64>(6)?, row.get::<_, i64>(7)?, row.get::<_, Option<i64>>(8)?));
+            black_box(row.get::<_, Option<i64>>(9)?);
+            Ok(())
+        })
+}
+
+fn insert(connection: &Connection, session: usize, payloads: &Payloads) -> anyhow::Result<Box<str>> {
+    let now = now_us();
+    // Ordered by time and 32 characters long, as the engine's are.
+    let id = format!("{:012x}{:020x}", now / 1_000, fastrand::u128(..1 << 80));
+    connection
+        .prepare_cached("INSERT INTO session (serial, id, user, counter, data) VALUES (?1, ?2, ?3, 1, ?4)")?
+        .execute(params![serial(session), id, user(session), payloads.json(session, 0)])?;
+    connection
+        .prepare_cached(
+            "INSERT INTO activity (serial, created_at, last_active_at, touch_count) VALUES (?1, ?2, ?2, 0)",
+        )?
+        .execute(params![serial(session), now])?;
+    Ok(id.into())
+}
+
+/// Returns the row number of a session.
+fn serial(session: usize) -> i64 {
+    session as i64 + 1
+}

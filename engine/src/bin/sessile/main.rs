@@ -1,0 +1,79 @@
+//! The `sessile` command: measures the engine on this machine, and looks into its databases.
+
+mod bench;
+mod database;
+mod format;
+mod get;
+mod list;
+mod stats;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+/// The workers of the runtime. Fixed, so that figures of one machine and the next differ by the machine alone.
+const WORKERS: usize = 2;
+
+/// An embeddable session engine: measure it, and look into its databases.
+#[derive(Debug, Parser)]
+#[command(name = "sessile", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Bench(bench::Options),
+    List(list::Options),
+    Get(get::Options),
+    Stats(stats::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the output has enough of it: `sessile list | head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sessile: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_time().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Bench(options) => bench::run(options).await,
+            Command::List(options) => list::run(options).await,
+            Command::Get(options) => get::run(options).await,
+            Command::Stats(options) => stats::run(options).await,
+        }
+    })
+}
+
+/// Prints to standard output; unlike `println!`, without a panic when nobody reads it.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    writeln!(output, "{text}")?;
+    Ok(output.flush()?)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,275 @@
+//! Admission: the bound on what is in flight between callers and the storage thread (rule R16).
+//!
+//! A first-in-first-out semaphore over two quantities at once, requests and their bytes. ractor's mailboxes and the
+//! storage channel have no bound of their own; this one stands before them all, so neither can a queue grow without end
+//! nor does a tokio worker ever block on a full one.
+//!
+//! ```text
+//!   OPEN ──close──▶ CLOSED ──the last permit is dropped──▶ DRAINED
+//! ```
+//!
+//! A waiter is granted its permit by the release that makes room, under the lock; wakers are called after unlocking. A
+//! waiter that is dropped takes itself out of the queue or, when it had been granted already, gives the room back.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use crate::sync::{Arc, Mutex, lock, omitted};
+
+/// Why no permit was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no room now, or too many wait for it already.
+    Full,
+    /// Admission is closed for good.
+    Closed,
+}
+
+/// How much may be in flight.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Requests in flight.
+    pub requests_max: usize,
+    /// Their bytes. One request larger than this is granted when it is alone.
+    pub bytes_max: usize,
+    /// Callers that wait for room.
+    pub waiters_max: usize,
+}
+
+/// The door to the mailboxes.
+#[derive(Debug)]
+pub struct Admission {
+    bounds: Bounds,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    requests: usize,
+    bytes: usize,
+    closed: bool,
+    next_ticket: u64,
+    queue: VecDeque<Waiter>,
+    /// Granted and not yet collected by the future that waits.
+    granted: Vec<u64>,
+    drained: Vec<Waker>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: u64,
+    bytes: usize,
+    waker: Waker,
+}
+
+impl Admission {
+    /// Opens admission.
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, state: Mutex::default() }
+    }
+
+    /// Waits for room for one request of `bytes`. Dropping the future leaves the queue.
+    pub fn acquire(self: &Arc<Self>, bytes: usize) -> Acquire {
+        Acquire { admission: Arc::clone(self), bytes, ticket: None }
+    }
+
+    /// Takes room for one request of `bytes` if there is some and nobody waits for it.
+    pub fn try_acquire(self: &Arc<Self>, bytes: usize) -> Result<Permit, Refused> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        if !self.admits(&state, bytes) {
+            return Err(Refused::Full);
+        }
+        state.take(bytes);
+        drop(state);
+        Ok(Permit { admission: Arc::clone(self), bytes })
+    }
+
+    /// Refuses everything from now on; those who wait are refused too. Idempotent.
+    pub fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        let waiting = std::mem::take(&mut state.queue);
+        let drained = if state.requests == 0 { std::mem::take(&mut state.drained) } else { Vec::new() };
+        drop(state);
+        if !omitted("admission: closing wakes those who wait") {
+            waiting.into_iter().map(|waiter| waiter.waker).chain(drained).for_each(Waker::wake);
+        }
+    }
+
+    /// Returns whether admission is closed.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.state).closed
+    }
+
+    /// Returns whether admission is closed and nothing is in flight any more.
+    pub fn is_drained(&self) -> bool {
+        let state = lock(&self.state);
+        state.closed && state.requests == 0
+    }
+
+    /// Waits until admission is closed and nothing is in flight any more.
+    pub fn drained(self: &Arc<Self>) -> Drained {
+        Drained { admission: Arc::clone(self) }
+    }
+
+    /// Returns requests and bytes in flight, and how many callers wait.
+    pub fn load(&self) -> (usize, usize, usize) {
+        let state = lock(&self.state);
+        (state.requests, state.bytes, state.queue.len())
+    }
+
+    /// Whether a newcomer goes in: there is room, and nobody waits for it.
+    fn admits(&self, state: &State, bytes: usize) -> bool {
+        (state.queue.is_empty() || omitted("admission: nobody overtakes the queue")) && self.has_room(state, bytes)
+    }
+
+    fn has_room(&self, state: &State, bytes: usize) -> bool {
+        state.requests < self.bounds.requests_max
+            && (state.requests == 0 || state.bytes + bytes <= self.bounds.bytes_max)
+    }
+
+    fn release(&self, bytes: usize) {
+        let mut woken = Vec::new();
+        let mut state = lock(&self.state);
+        state.requests -= 1;
+        state.bytes -= bytes;
+        self.grant(&mut state, &mut woken);
+        if state.closed && state.requests == 0 && !omitted("admission: the last permit wakes who awaits the end") {
+            woken.append(&mut state.drained);
+        }
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Grants the heads of the queue for which there is room.
+    fn grant(&self, state: &mut State, woken: &mut Vec<Waker>) {
+        if omitted("admission: a release grants the head of the queue") {
+            return;
+        }
+        while let Some(head) = state.queue.front()
+            && self.has_room(state, head.bytes)
+        {
+            if let Some(head) = state.queue.pop_front() {
+                state.take(head.bytes);
+                state.granted.push(head.ticket);
+                woken.push(head.waker);
+            }
+        }
+    }
+}
+
+impl State {
+    fn take(&mut self, bytes: usize) {
+        self.requests += 1;
+        self.bytes += bytes;
+    }
+
+    /// Collects a grant.
+    fn collect(&mut self, ticket: u64) -> bool {
+        let at = self.granted.iter().position(|granted| *granted == ticket);
+        at.map(|at| self.granted.swap_remove(at)).is_some()
+    }
+}
+
+/// Waits for a permit; see [`Admission::acquire`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Acquire {
+    admission: Arc<Admission>,
+    bytes: usize,
+    ticket: Option<u64>,
+}
+
+impl Future for Acquire {
+    type Output = Result<Permit, Refused>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let mut state = lock(&this.admission.state);
+        if let Some(ticket) = this.ticket {
+            if state.collect(ticket) {
+                this.ticket = None;
+            } else if let Some(waiter) = state.queue.iter_mut().find(|waiter| waiter.ticket == ticket) {
+                waiter.waker.clone_from(context.waker());
+                return Poll::Pending;
+            } else {
+                this.ticket = None;
+                return Poll::Ready(Err(Refused::Closed));
+            }
+        } else if state.closed {
+            return Poll::Ready(Err(Refused::Closed));
+        } else if this.admission.admits(&state, this.bytes) {
+            state.take(this.bytes);
+        } else if state.queue.len() >= this.admission.bounds.waiters_max {
+            return Poll::Ready(Err(Refused::Full));
+        } else {
+            let ticket = state.next_ticket;
+            state.next_ticket += 1;
+            state.queue.push_back(Waiter { ticket, bytes: this.bytes, waker: context.waker().clone() });
+            this.ticket = Some(ticket);
+            return Poll::Pending;
+        }
+        drop(state);
+        Poll::Ready(Ok(Permit { admission: Arc::clone(&this.admission), bytes: this.bytes }))
+    }
+}
+
+impl Drop for Acquire {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut state = lock(&self.admission.state);
+        if state.collect(ticket) {
+            drop(state);
+            if !omitted("admission: a granted waiter that is dropped gives its room back") {
+                self.admission.release(self.bytes);
+            }
+            return;
+        }
+        state.queue.retain(|waiter| waiter.ticket != ticket);
+        // It may have been the head, too large for the room there is, with smaller ones behind it.
+        let mut woken = Vec::new();
+        self.admission.grant(&mut state, &mut woken);
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Waits for the end; see [`Admission::drained`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Drained {
+    admission: Arc<Admission>,
+}
+
+impl Future for Drained {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = lock(&self.admission.state);
+        if state.closed && state.requests == 0 {
+            return Poll::Ready(());
+        }
+        state.drained.push(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Room for one request; given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    admission: Arc<Admission>,
+    bytes: usize,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.admission.release(self.bytes);
+    }
+}

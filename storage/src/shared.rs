@@ -1,0 +1,107 @@
+//! What the storage thread shows to the rest: its vitals, its counters, its last trouble.
+
+use std::sync::Arc;
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use crate::{error::Cause, health::Vitals};
+
+/// A number that only informs: nothing is decided by it.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Sets.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Reads.
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the storage thread counts.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Batches run.
+    pub batches: Counter,
+    /// Commands taken from the mailbox.
+    pub commands: Counter,
+    /// Transactions committed.
+    pub commits: Counter,
+    /// Rows written by flushes.
+    pub rows_flushed: Counter,
+    /// Touch cells in memory now.
+    pub cells: Counter,
+    /// Pages in the log now.
+    pub log_pages: Counter,
+    /// Checkpoints run.
+    pub checkpoints: Counter,
+    /// Checkpoints that a reader kept from finishing.
+    pub checkpoints_busy: Counter,
+    /// Times that another process was found to have written.
+    pub foreign_writes: Counter,
+    /// Times that the connection was opened anew.
+    pub restarts: Counter,
+    /// Expired sessions deleted.
+    pub expired: Counter,
+    /// Fire-and-forget messages that failed.
+    pub casts_failed: Counter,
+}
+
+/// What everybody may read of the storage thread.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Generation and phase.
+    pub vitals: Vitals,
+    /// Counters.
+    pub counters: Counters,
+    /// Bytes of records held in memory.
+    pub bytes_held: Arc<AtomicUsize>,
+    /// Since when, in unix microseconds, and why the database refuses.
+    trouble: Mutex<Option<(i64, Cause)>>,
+    /// How the end went.
+    closing: Mutex<Option<Cause>>,
+}
+
+impl Shared {
+    /// Notes that the database refused something.
+    pub fn trouble(&self, cause: &Cause, now: i64) {
+        tracing::warn!(%cause, code = cause.code, "the database refused");
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = trouble.as_ref().map_or(now, |(since, _)| *since);
+        *trouble = Some((since, cause.clone()));
+    }
+
+    /// Notes that the database works.
+    pub fn recovered(&self) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.is_some() {
+            *trouble = None;
+        }
+    }
+
+    /// Returns the trouble there is, and since when in unix microseconds.
+    pub fn current_trouble(&self) -> Option<(i64, Cause)> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what went wrong at the end.
+    pub fn closed_with(&self, cause: Cause) {
+        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
+    }
+
+    /// Returns what went wrong at the end.
+    pub fn closing_trouble(&self) -> Option<Cause> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,28 @@
+//! The SQLite backend: the one place that knows rusqlite.
+
+mod lock;
+mod open;
+mod query;
+mod rows;
+mod schema;
+mod take_over;
+
+pub use open::{OpenOptions, Sqlite, TakenOver};
+
+use rusqlite::ffi;
+
+use crate::error::{Cause, CauseKind};
+
+/// Sorts an SQLite error into our kinds.
+pub(crate) fn cause(error: &rusqlite::Error) -> Cause {
+    let code = error.sqlite_error().map_or(0, |error| error.extended_code);
+    let kind = match code & 0xff {
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => CauseKind::Busy,
+        ffi::SQLITE_FULL => CauseKind::Full,
+        ffi::SQLITE_READONLY | ffi::SQLITE_CANTOPEN | ffi::SQLITE_PERM => CauseKind::ReadOnly,
+        ffi::SQLITE_IOERR => CauseKind::Io,
+        ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => CauseKind::Corrupt,
+        _ => CauseKind::Other,
+    };
+    Cause { kind, code, message: error.to_string().into() }
+}

@@ -1,0 +1,149 @@
+//! Filters as SQL. Every value is a parameter; the text depends only on which conditions there are, so it is prepared
+//! once for each shape of filter.
+
+use rusqlite::{ToSql, params_from_iter};
+
+use crate::{
+    backend::{Judging, ReadError},
+    error::Cause,
+    query::{Filter, Liveness, Order, Query, Span},
+    record::Summary,
+};
+
+use super::{
+    cause,
+    open::Sqlite,
+    rows::{COLUMNS, read_row},
+};
+
+/// A condition and its parameters, which it names `?1`, `?2` … in order.
+struct Condition {
+    sql: String,
+    parameters: Vec<Box<dyn ToSql>>,
+}
+
+impl Condition {
+    fn of(filter: &Filter, judging: Judging) -> Self {
+        let mut this = Self { sql: String::new(), parameters: Vec::new() };
+        this.and_alive(filter.liveness, judging);
+        if let Some(user) = &filter.user {
+            this.and("s.user = ?", [user.clone()]);
+        }
+        if let Some(prefix) = &filter.id_prefix {
+            // A range rather than LIKE: it uses the index and takes every character for itself.
+            this.and("s.id >= ?", [prefix.clone()]);
+            this.and("substr(s.id, 1, length(?)) = ?", [prefix.clone(), prefix.clone()]);
+        }
+        if let Some(serial) = filter.serial {
+            this.and("a.serial = ?", [serial.get()]);
+        }
+        for id in &filter.except {
+            this.and("s.id <> ?", [id.as_str().to_owned()]);
+        }
+        let mut span = |column: &str, span: Option<Span>| {
+            if let Some(Span { from, until }) = span {
+                this.and(&format!("{column} >= ?"), [from]);
+                this.and(&format!("{column} < ?"), [until]);
+            }
+        };
+        span("a.created_at", filter.created);
+        span("a.last_active_at", filter.active);
+        for (key, value) in &filter.metadata {
+            let sql = "EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(s.metadata) THEN s.metadata END) WHERE json_each.key = ? AND json_each.value = ?)";
+            this.and(sql, [key.clone(), value.clone()]);
+        }
+        this
+    }
+
+    /// Stamps from the future have age zero, so they are compared by subtraction from now.
+    fn and_alive(&mut self, liveness: Liveness, Judging { now, defaults }: Judging) {
+        // NULL where nothing ends the session: coalesce makes that "alive".
+        let over = "coalesce(a.last_active_at + coalesce(a.idle_timeout, ?) <= ?, 0) \
+                    OR coalesce(coalesce(a.expires_at, a.created_at + ?) <= ?, 0)";
+        let sql = match liveness {
+            Liveness::Alive => format!("NOT ({over})"),
+            Liveness::Over => format!("({over})"),
+        };
+        self.and(&sql, [defaults.idle_timeout, Some(now), defaults.lifetime, Some(now)]);
+    }
+
+    fn and<T: ToSql + 'static, const N: usize>(&mut self, sql: &str, parameters: [T; N]) {
+        self.sql.push_str(if self.sql.is_empty() { " WHERE " } else { " AND " });
+        self.sql.push_str(sql);
+        self.parameters.extend(parameters.map(|parameter| Box::new(parameter) as Box<dyn ToSql>));
+    }
+}
+
+/// What a filter selects from; only the narrow table where that is enough.
+fn tables(filter: &Filter) -> &'static str {
+    let wide =
+        filter.user.is_some() || filter.id_prefix.is_some() || !filter.except.is_empty() || !filter.metadata.is_empty();
+    if wide { "activity a JOIN session s ON s.serial = a.serial" } else { "activity a" }
+}
+
+pub(super) fn count(backend: &Sqlite, filter: &Filter, judging: Judging) -> Result<u64, Cause> {
+    let condition = Condition::of(filter, judging);
+    let sql = format!("SELECT count(*) FROM {}{}", tables(filter), condition.sql);
+    let count: i64 = backend
+        .statement(&sql)?
+        .query_row(params_from_iter(condition.parameters), |row| row.get(0))
+        .map_err(|error| cause(&error))?;
+    Ok(count.cast_unsigned())
+}
+
+pub(super) fn next_end(backend: &Sqlite, judging: Judging) -> Result<Option<i64>, Cause> {
+    // Of two arguments, min is NULL where one is; so each is made "never" first.
+    let sql = "SELECT min(min(coalesce(last_active_at + coalesce(idle_timeout, ?1), ?3), \
+               coalesce(expires_at, created_at + ?2, ?3))) FROM activity";
+    let parameters = rusqlite::params![judging.defaults.idle_timeout, judging.defaults.lifetime, i64::MAX];
+    backend.statement(sql)?.query_row(parameters, |row| row.get(0)).map_err(|error| cause(&error))
+}
+
+pub(super) fn matching(
+    backend: &Sqlite,
+    filter: &Filter,
+    judging: Judging,
+    after: i64,
+    until: i64,
+    limit: usize,
+) -> Result<Vec<i64>, Cause> {
+    let mut condition = Condition::of(filter, judging);
+    condition.and("a.serial > ?", [after]);
+    condition.and("a.serial <= ?", [until]);
+    let sql = format!(
+        "SELECT a.serial FROM {}{} ORDER BY a.serial LIMIT {}",
+        tables(filter),
+        condition.sql,
+        limit.min(i64::MAX as usize)
+    );
+    let mut statement = backend.statement(&sql)?;
+    let rows = statement.query_map(params_from_iter(condition.parameters), |row| row.get(0));
+    rows.and_then(Iterator::collect).map_err(|error| cause(&error))
+}
+
+pub(super) fn list(backend: &Sqlite, query: &Query, judging: Judging) -> Result<Vec<Summary>, ReadError> {
+    let mut condition = Condition::of(&query.filter, judging);
+    let (key, direction, after) = match query.order {
+        Order::Oldest => ("a.created_at", "ASC", ">"),
+        Order::Newest => ("a.created_at", "DESC", "<"),
+        Order::RecentlyActive => ("a.last_active_at", "DESC", "<"),
+    };
+    if let Some(cursor) = query.after {
+        condition.and(&format!("({key}, a.serial) {after} (?, ?)"), [cursor.key, cursor.serial]);
+    }
+    let sql = format!(
+        "SELECT {COLUMNS}, octet_length(s.data) FROM activity a JOIN session s ON s.serial = a.serial{} \
+         ORDER BY {key} {direction}, a.serial {direction} LIMIT {}",
+        condition.sql, query.limit
+    );
+    let mut statement = backend.statement(&sql)?;
+    let mut rows = statement.query(params_from_iter(condition.parameters)).map_err(|error| cause(&error))?;
+    let mut page = Vec::new();
+    while let Some(row) = rows.next().map_err(|error| cause(&error))? {
+        let (stored, activity) = read_row(row)?;
+        let data_bytes: i64 = row.get(10).map_err(|error| cause(&error))?;
+        let deadlines = judging.defaults.deadlines(stored.created_at, stored.idle_timeout, stored.expires_at);
+        page.push(Summary { stored, data_bytes: data_bytes.cast_unsigned(), activity, deadlines });
+    }
+    Ok(page)
+}

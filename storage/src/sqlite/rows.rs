@@ -1,0 +1,365 @@
+//! The statements on single rows, and the transactions around them.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use bytes::Bytes;
+use rusqlite::{
+    OptionalExtension, Row as SqlRow, params,
+    types::{ToSqlOutput, ValueRef},
+};
+
+use crate::{
+    backend::{Backend, Checkpoint, CommitError, Judging, Meta, Read, ReadError, Row},
+    cell::{Activity, COUNT_MAX},
+    error::{Cause, CauseKind},
+    id::SessionId,
+    query::{Filter, Query},
+    record::{Data, Durability, Metadata, Stored, Summary},
+};
+
+use super::{cause, open::Sqlite};
+
+/// Row numbers put on record at a time, so that one insert in so many writes `meta`.
+const SERIAL_BLOCK: i64 = 1_024;
+
+/// The columns of a session, in the order in which [`read_stored`] and [`read_activity`] take them; the data is last.
+pub(super) const COLUMNS: &str = "s.serial, s.id, s.user, s.counter, s.metadata, a.created_at, a.idle_timeout, \
+     a.expires_at, a.last_active_at, a.touch_count";
+
+/// The statement that finds a row by a condition, with its data or with NULL in its place.
+macro_rules! find_sql {
+    ($data:literal, $condition:literal) => {
+        concat!(
+            "SELECT s.serial, s.id, s.user, s.counter, s.metadata, a.created_at, a.idle_timeout, a.expires_at, ",
+            "a.last_active_at, a.touch_count, ",
+            $data,
+            " FROM session s LEFT JOIN activity a ON a.serial = s.serial WHERE ",
+            $condition
+        )
+    };
+}
+
+impl Sqlite {
+    fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize, Cause> {
+        self.statement(sql)?.execute(parameters).map_err(|error| cause(&error))
+    }
+
+    pub(super) fn statement(&self, sql: &str) -> Result<rusqlite::CachedStatement<'_>, Cause> {
+        self.connection.prepare_cached(sql).map_err(|error| cause(&error))
+    }
+
+    fn number(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<i64, Cause> {
+        self.statement(sql)?.query_row(parameters, |row| row.get(0)).map_err(|error| cause(&error))
+    }
+
+    pub(super) fn serial_on_record(&self) -> Result<i64, Cause> {
+        self.number("SELECT value FROM meta WHERE key = 'serial_next'", [])
+    }
+
+    fn find_by(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<Option<Row>, ReadError> {
+        let mut statement = self.statement(sql)?;
+        let mut rows = statement.query(parameters).map_err(|error| cause(&error))?;
+        let Some(row) = rows.next().map_err(|error| cause(&error))? else { return Ok(None) };
+        let (mut stored, activity) = read_row(row)?;
+        stored.data = match row.get_ref(10).map_err(|error| cause(&error))? {
+            ValueRef::Text(text) => Data::Json(Bytes::copy_from_slice(text)),
+            ValueRef::Blob(bytes) => Data::Raw(Bytes::copy_from_slice(bytes)),
+            ValueRef::Null => Data::default(),
+            _ => return Err(ReadError::Corrupt(stored.serial)),
+        };
+        Ok(Some(Row { stored, activity }))
+    }
+
+    fn run_checkpoint(&self, sql: &str) -> Result<Checkpoint, Cause> {
+        let (busy, in_log, moved): (bool, i64, i64) = self
+            .statement(sql)?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .map_err(|error| cause(&error))?;
+        let pages_left = (in_log - moved).max(0).cast_unsigned();
+        self.log_pages.store(pages_left, Ordering::Relaxed);
+        Ok(Checkpoint { busy, pages_left })
+    }
+}
+
+/// Reads all of a session but its data.
+pub(super) fn read_row(row: &SqlRow<'_>) -> Result<(Stored, Activity), ReadError> {
+    let serial: i64 = row.get(0).map_err(|error| cause(&error))?;
+    // Whatever else is wrong is wrong with this row only.
+    let read = || -> Option<(Stored, Activity)> {
+        let metadata = match row.get_ref(4).ok()? {
+            ValueRef::Null => Metadata::new(),
+            text => serde_json::from_slice(text.as_bytes().ok()?).ok()?,
+        };
+        let stored = Stored {
+            serial,
+            id: SessionId::try_from(row.get_ref(1).ok()?.as_str().ok()?).ok()?,
+            user: row.get(2).ok()?,
+            counter: row.get(3).ok()?,
+            metadata,
+            data: Data::default(),
+            created_at: row.get(5).ok()?,
+            idle_timeout: row.get(6).ok()?,
+            expires_at: row.get(7).ok()?,
+        };
+        let count: i64 = row.get(9).ok()?;
+        let count = u64::try_from(count).ok().filter(|count| *count <= COUNT_MAX)?;
+        Some((stored, Activity { last_active: row.get(8).ok()?, count }))
+    };
+    read().ok_or(ReadError::Corrupt(serial))
+}
+
+fn metadata_text(metadata: &Metadata) -> Option<String> {
+    (!metadata.is_empty()).then(|| serde_json::to_string(metadata).expect("a map of strings encodes"))
+}
+
+/// Stores data as what it is: JSON as text, all else as a blob.
+struct DataColumn<'a>(&'a Data);
+
+impl rusqlite::ToSql for DataColumn<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self.0 {
+            Data::Json(text) => ValueRef::Text(text),
+            Data::Raw(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+impl Backend for Sqlite {
+    fn begin_read(&mut self) -> Result<(), Cause> {
+        self.is_writing = false;
+        self.execute("BEGIN", []).map(drop)
+    }
+
+    fn begin_write(&mut self, durability: Durability, wait: Duration) -> Result<(), Cause> {
+        let synced = durability >= Durability::Synced;
+        if synced != self.synced {
+            // Only between transactions, and never prepared ahead: the pragma acts when it is prepared.
+            let level = if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            self.connection.execute_batch(level).map_err(|error| cause(&error))?;
+            self.synced = synced;
+        }
+        self.connection.busy_timeout(wait).map_err(|error| cause(&error))?;
+        self.execute("BEGIN IMMEDIATE", [])?;
+        self.is_writing = true;
+        if synced {
+            // A commit that changed no page does not sync, even under FULL.
+            let sequence = self.meta(Meta::SyncSequence)?;
+            self.set_meta(Meta::SyncSequence, sequence.wrapping_add(1))?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), CommitError> {
+        match self.execute("COMMIT", []) {
+            Ok(_) => Ok(()),
+            Err(cause) if cause.kind == CauseKind::Busy && !self.connection.is_autocommit() => {
+                Err(CommitError::Busy(cause))
+            }
+            Err(cause) => Err(CommitError::Unknown(cause)),
+        }
+    }
+
+    fn rollback(&mut self) -> Result<(), Cause> {
+        if std::mem::take(&mut self.is_writing) {
+            // What was put on record in this transaction may be gone.
+            self.serial_end = self.serial_next;
+        }
+        if self.connection.is_autocommit() { Ok(()) } else { self.execute("ROLLBACK", []).map(drop) }
+    }
+
+    fn foreign_writes(&mut self) -> Result<bool, Cause> {
+        let version = self.number("PRAGMA data_version", [])?;
+        let before = std::mem::replace(&mut self.data_version, version);
+        Ok(before != 0 && before != version)
+    }
+
+    fn find(&mut self, id: &SessionId, read: Read) -> Result<Option<Row>, ReadError> {
+        let sql = match read {
+            Read::All => find_sql!("s.data", "s.id = ?1"),
+            Read::WithoutData => find_sql!("NULL", "s.id = ?1"),
+        };
+        self.find_by(sql, [id.as_str()])
+    }
+
+    fn find_at(&mut self, serial: i64, id: &SessionId, read: Read) -> Result<Option<Row>, ReadError> {
+        let sql = match read {
+            Read::All => find_sql!("s.data", "s.serial = ?1 AND s.id = ?2"),
+            Read::WithoutData => find_sql!("NULL", "s.serial = ?1 AND s.id = ?2"),
+        };
+        self.find_by(sql, params![serial, id.as_str()])
+    }
+
+    fn next_serial(&mut self) -> Result<i64, Cause> {
+        if self.serial_next >= self.serial_end {
+            // A foreign writer may have taken numbers meanwhile.
+            self.serial_next = self.serial_next.max(self.serial_on_record()?);
+            let end = self
+                .serial_next
+                .checked_add(SERIAL_BLOCK)
+                .ok_or_else(|| Cause::new(CauseKind::Corrupt, "the row numbers on record are at their end"))?;
+            self.execute("UPDATE meta SET value = ?1 WHERE key = 'serial_next'", [end])?;
+            self.serial_end = end;
+        }
+        self.serial_next += 1;
+        Ok(self.serial_next - 1)
+    }
+
+    fn insert(&mut self, row: &Row) -> Result<bool, Cause> {
+        let Row { stored, activity } = row;
+        let inserted = self
+            .statement(
+                "INSERT INTO session (serial, id, user, counter, metadata, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![
+                stored.serial,
+                stored.id.as_str(),
+                stored.user,
+                stored.counter,
+                metadata_text(&stored.metadata),
+                DataColumn(&stored.data),
+            ]);
+        match inserted {
+            Ok(_) => {}
+            Err(error) if is_taken(&error) => return Ok(false),
+            Err(error) => return Err(cause(&error)),
+        }
+        self.execute(
+            "INSERT INTO activity VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                stored.serial,
+                stored.created_at,
+                activity.last_active,
+                activity.count.cast_signed(),
+                stored.idle_timeout,
+                stored.expires_at,
+            ],
+        )?;
+        Ok(true)
+    }
+
+    fn update(&mut self, old: &Stored, new: &Stored) -> Result<bool, Cause> {
+        let (serial, id, data) = (old.serial, old.id.as_str(), DataColumn(&new.data));
+        let metadata = metadata_text(&new.metadata);
+        // Naming an indexed column rewrites its index, so a plain save names none.
+        let updated = if old.id == new.id && old.user == new.user {
+            self.statement("UPDATE session SET counter = ?3, metadata = ?4, data = ?5 WHERE serial = ?1 AND id = ?2 AND counter = ?6")?
+                .execute(params![serial, id, new.counter, metadata, data, old.counter])
+        } else {
+            self.statement(
+                "UPDATE session SET counter = ?3, metadata = ?4, data = ?5, id = ?6, user = ?7 \
+                 WHERE serial = ?1 AND id = ?2 AND counter = ?8",
+            )?
+            .execute(params![
+                serial,
+                id,
+                new.counter,
+                metadata,
+                data,
+                new.id.as_str(),
+                new.user,
+                old.counter
+            ])
+        };
+        match updated {
+            Ok(1) => {}
+            Ok(_) => return Ok(false),
+            Err(error) if is_taken(&error) => return Ok(false),
+            Err(error) => return Err(cause(&error)),
+        }
+        if (old.idle_timeout, old.expires_at) != (new.idle_timeout, new.expires_at) {
+            self.execute(
+                "UPDATE activity SET idle_timeout = ?2, expires_at = ?3 WHERE serial = ?1",
+                params![serial, new.idle_timeout, new.expires_at],
+            )?;
+        }
+        Ok(true)
+    }
+
+    fn delete(&mut self, serial: i64) -> Result<(), Cause> {
+        self.execute("DELETE FROM session WHERE serial = ?1", [serial])?;
+        self.execute("DELETE FROM activity WHERE serial = ?1", [serial]).map(drop)
+    }
+
+    fn raise_activity(&mut self, serial: i64, activity: Activity) -> Result<bool, Cause> {
+        let raised = self.execute(
+            "UPDATE activity SET last_active_at = max(last_active_at, ?2), touch_count = max(touch_count, ?3) \
+             WHERE serial = ?1",
+            params![serial, activity.last_active, activity.count.cast_signed()],
+        )?;
+        Ok(raised == 1)
+    }
+
+    fn list(&mut self, query: &Query, judging: Judging) -> Result<Vec<Summary>, ReadError> {
+        super::query::list(self, query, judging)
+    }
+
+    fn count(&mut self, filter: &Filter, judging: Judging) -> Result<u64, Cause> {
+        super::query::count(self, filter, judging)
+    }
+
+    fn matching(
+        &mut self,
+        filter: &Filter,
+        judging: Judging,
+        after: i64,
+        until: i64,
+        limit: usize,
+    ) -> Result<Vec<i64>, Cause> {
+        super::query::matching(self, filter, judging, after, until, limit)
+    }
+
+    fn next_end(&mut self, judging: Judging) -> Result<Option<i64>, Cause> {
+        super::query::next_end(self, judging)
+    }
+
+    fn last_serial(&mut self) -> Result<i64, Cause> {
+        self.number("SELECT coalesce(max(serial), 0) FROM activity", [])
+    }
+
+    fn meta(&mut self, meta: Meta) -> Result<i64, Cause> {
+        let value = self.statement("SELECT value FROM meta WHERE key = ?1")?.query_row([key(meta)], |row| row.get(0));
+        Ok(value.optional().map_err(|error| cause(&error))?.unwrap_or(0))
+    }
+
+    fn set_meta(&mut self, meta: Meta, value: i64) -> Result<(), Cause> {
+        self.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![key(meta), value]).map(drop)
+    }
+
+    fn log_pages(&self) -> u64 {
+        self.log_pages.load(Ordering::Relaxed)
+    }
+
+    fn checkpoint(&mut self) -> Result<Checkpoint, Cause> {
+        self.run_checkpoint("PRAGMA wal_checkpoint(PASSIVE)")
+    }
+
+    fn checkpoint_and_truncate(&mut self) -> Result<Checkpoint, Cause> {
+        self.connection.busy_timeout(Duration::ZERO).map_err(|error| cause(&error))?;
+        self.run_checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")
+    }
+
+    fn size_bytes(&mut self) -> Result<u64, Cause> {
+        let pages = self.number("PRAGMA page_count", [])?;
+        Ok((pages * self.number("PRAGMA page_size", [])?).cast_unsigned())
+    }
+
+    fn reopen(&mut self) -> Result<(), Cause> {
+        self.open_again()
+    }
+
+    fn is_durable(&self) -> bool {
+        self.has_file()
+    }
+}
+
+fn key(meta: Meta) -> &'static str {
+    match meta {
+        Meta::Epoch => "epoch",
+        Meta::SyncSequence => "sync_seq",
+        Meta::Clock => "clock",
+    }
+}
+
+fn is_taken(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE)
+}

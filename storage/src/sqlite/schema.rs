@@ -1,0 +1,98 @@
+//! The tables, and how an older file becomes one of today.
+//!
+//! `session` holds what changes by a save and `activity` what changes by a touch: a touch must not rewrite a page of
+//! data. The two share the row number. Row numbers come from blocks that `meta` records, so none is used twice even when
+//! the highest row is deleted (rule R6); that is cheaper than AUTOINCREMENT, which writes a row of its own per insert.
+
+use rusqlite::{Connection, Transaction};
+
+use crate::error::OpenError;
+
+use super::cause;
+
+/// Marks a file as ours: "SESL".
+pub(crate) const APPLICATION_ID: i32 = 0x5345_534c;
+
+/// The schema this release writes.
+pub(crate) const VERSION: i32 = MIGRATIONS.len() as i32;
+
+/// Step `n` takes a file from schema `n` to `n + 1`. Steps are only ever added.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE session (
+        serial INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        user TEXT,
+        counter INTEGER NOT NULL,
+        metadata TEXT,          -- a JSON object of strings; NULL for none
+        data ANY NOT NULL       -- TEXT is JSON, BLOB is the application's own format
+    ) STRICT;
+    CREATE INDEX session_by_user ON session (user) WHERE user IS NOT NULL;
+
+    -- Times are unix microseconds, durations microseconds.
+    CREATE TABLE activity (
+        serial INTEGER PRIMARY KEY,
+        created_at INTEGER NOT NULL,
+        last_active_at INTEGER NOT NULL,
+        touch_count INTEGER NOT NULL,
+        idle_timeout INTEGER,   -- NULL: the engine's
+        expires_at INTEGER      -- NULL: by the engine's lifetime
+    ) STRICT;
+
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO meta VALUES
+        ('serial_next', 1),     -- row numbers from here on were never used
+        ('epoch', 0),           -- counts openings of the file for writing
+        ('sync_seq', 0),        -- changes in every synced commit, so that each has something to sync
+        ('clock', 0);           -- the latest engine time known
+"];
+
+/// What a file holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Contents {
+    /// Nothing yet.
+    Empty,
+    /// Our tables, in this version of the schema.
+    Ours(i32),
+    /// The `sessions` table of the source document's service.
+    Foreign,
+}
+
+/// Finds out what a file holds, without writing to it.
+pub(crate) fn classify(connection: &Connection) -> Result<Contents, OpenError> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(open_error);
+    let (application_id, version) = (pragma("application_id")?, pragma("user_version")?);
+    if application_id == APPLICATION_ID {
+        if version > VERSION {
+            return Err(OpenError::NewerSchema { found: version, supported: VERSION });
+        }
+        return Ok(Contents::Ours(version));
+    }
+    let tables: Vec<String> = connection
+        .prepare_cached(
+            "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name",
+        )
+        .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
+        .map_err(open_error)?;
+    if application_id == 0 && tables.is_empty() {
+        Ok(Contents::Empty)
+    } else if application_id == 0 && super::take_over::is_source_service(connection, &tables).map_err(open_error)? {
+        Ok(Contents::Foreign)
+    } else {
+        let found = format!("application id {application_id}, tables {}", tables.join(", "));
+        Err(OpenError::NotOurs { found })
+    }
+}
+
+/// Brings the tables from schema `from` to today's, inside the caller's transaction.
+pub(crate) fn migrate(transaction: &Transaction<'_>, from: i32) -> rusqlite::Result<()> {
+    for step in &MIGRATIONS[from as usize..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSION)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+pub(crate) fn open_error(error: rusqlite::Error) -> OpenError {
+    OpenError::Storage { cause: cause(&error) }
+}

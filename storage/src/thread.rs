@@ -1,0 +1,340 @@
+//! The storage thread: receives commands, makes batches, runs the worker, and outlives its faults (rule R17).
+//!
+//! ```text
+//!   STARTING ──▶ RUNNING ──panic, COMMIT in doubt, failed sync──▶ RECOVERING ──▶ RUNNING
+//!                   │                                               │   └─too often─▶ FAILED
+//!                   └────────────── Shutdown, or nobody left ───────┴──▶ CLOSED ◀──────┘
+//! ```
+//!
+//! The outer loop owns the mailbox's end, the worker's tables and the batch in hand, and runs the rest under
+//! `catch_unwind`; so the queue survives what befalls a batch, and every request in the batch is answered.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    admission::Admission,
+    backend::Backend,
+    batch::Batch,
+    clock::EngineClock,
+    command::Command,
+    error::{Cause, CauseKind, Error, InterruptedBy, OpenError},
+    health::Phase,
+    mailbox::{Inbox, Mailbox, Received, mailbox},
+    shared::Shared,
+    worker::{Broken, Settings, Worker},
+};
+
+/// The first pause before the connection is opened anew; doubled at each failure.
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+/// The longest pause.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Attempts to reopen before the thread gives up: half a minute of trouble.
+const REOPEN_ATTEMPTS_MAX: u32 = 36;
+/// Faults in a row, none of whose connections committed anything, before the thread gives up.
+const FAULTS_IN_A_ROW_MAX: u32 = 8;
+/// How often a closing thread looks whether the last request is answered: its reply may be dropped elsewhere.
+const CLOSING_LOOK: Duration = Duration::from_millis(2);
+
+/// What the storage thread tells its observer.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The connection is given up, because of this.
+    Recovering(Cause),
+    /// The connection is open again.
+    Recovered,
+    /// The thread has given up.
+    Failed(Cause),
+    /// The thread has ended; what went wrong at the end, if anything.
+    Closed(Option<Cause>),
+}
+
+/// What the thread is made of.
+pub struct Parts<B> {
+    /// Opens the database, on the thread.
+    pub open: Box<dyn FnOnce() -> Result<B, OpenError> + Send>,
+    /// What the worker goes by.
+    pub settings: Settings,
+    /// Engine time.
+    pub clock: Arc<EngineClock>,
+    /// The bound on what is in flight; the thread ends only when nothing is.
+    pub admission: Arc<Admission>,
+    /// What others may read.
+    pub shared: Arc<Shared>,
+    /// Hears whether the database opened.
+    pub opened: Box<dyn FnOnce(Result<(), OpenError>) + Send>,
+    /// Hears what becomes of the thread.
+    pub observer: Box<dyn Fn(Event) + Send>,
+}
+
+/// Starts the thread.
+pub fn spawn<B: Backend + 'static>(parts: Parts<B>) -> std::io::Result<(Mailbox<Command>, JoinHandle<()>)> {
+    let (sender, inbox) = mailbox();
+    let thread = std::thread::Builder::new().name("sessile-storage".to_owned());
+    Ok((sender, thread.spawn(move || run(parts, inbox))?))
+}
+
+fn run<B: Backend>(parts: Parts<B>, inbox: Inbox<Command>) {
+    let Parts { open, settings, clock, admission, shared, opened, observer } = parts;
+    // Whatever ends this function, nobody takes the thread for alive.
+    let _closed = ClosedGuard(Arc::clone(&shared));
+    let worker = open().and_then(|backend| {
+        let (clock, shared) = (Arc::clone(&clock), Arc::clone(&shared));
+        Worker::new(backend, settings, clock, shared).map_err(|cause| OpenError::Storage { cause })
+    });
+    let worker = match worker {
+        Ok(worker) => worker,
+        Err(error) => return opened(Err(error)),
+    };
+    opened(Ok(()));
+    let mut thread = Thread {
+        worker,
+        inbox,
+        waiting: VecDeque::new(),
+        batch: Batch::new(),
+        admission,
+        shared,
+        clock,
+        observer,
+        is_closing: false,
+    };
+    let trouble = thread.run();
+    let Thread { worker, observer, shared, .. } = thread;
+    // Closes the connection and unlocks the file, before anybody hears of the end.
+    drop(worker);
+    if let Some(cause) = &trouble {
+        shared.closed_with(cause.clone());
+    }
+    shared.vitals.enter(Phase::Closed);
+    observer(Event::Closed(trouble));
+}
+
+struct ClosedGuard(Arc<Shared>);
+
+impl Drop for ClosedGuard {
+    fn drop(&mut self) {
+        self.0.vitals.enter(Phase::Closed);
+    }
+}
+
+/// What outlives a fault.
+struct Thread<B> {
+    worker: Worker<B>,
+    inbox: Inbox<Command>,
+    /// Taken from the mailbox and not yet in a batch.
+    waiting: VecDeque<Command>,
+    /// In hand: on a fault, answered `Interrupted`.
+    batch: Batch,
+    admission: Arc<Admission>,
+    shared: Arc<Shared>,
+    clock: Arc<EngineClock>,
+    observer: Box<dyn Fn(Event) + Send>,
+    /// Shutdown has come: the thread ends when nothing is in flight any more.
+    is_closing: bool,
+}
+
+/// How a pause of recovery ended.
+enum Pause {
+    Over,
+    Close,
+}
+
+impl<B: Backend> Thread<B> {
+    /// Serves until the end; returns what went wrong there.
+    fn run(&mut self) -> Option<Cause> {
+        let mut faults = 0;
+        loop {
+            let commits = self.shared.counters.commits.read();
+            let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
+            let broken = match served {
+                Ok(Ok(())) => break,
+                Ok(Err(broken)) => broken,
+                Err(panic) => Broken { cause: panic_cause(panic.as_ref()), by: InterruptedBy::StorageDied },
+            };
+            faults = if self.shared.counters.commits.read() > commits { 1 } else { faults + 1 };
+            if let Err(cause) = self.recover(broken, faults) {
+                self.fail(&cause);
+                return Some(cause);
+            }
+        }
+        let closed = catch_unwind(AssertUnwindSafe(|| self.worker.close()));
+        match closed {
+            Ok(Ok(())) => None,
+            Ok(Err(cause)) => Some(cause),
+            Err(panic) => Some(panic_cause(panic.as_ref())),
+        }
+    }
+
+    /// Receives and runs batches. Returns at the end, or when the connection must be given up.
+    fn serve(&mut self) -> Result<(), Broken> {
+        loop {
+            if self.waiting.is_empty() && !self.receive() {
+                return Ok(());
+            }
+            self.make_batch();
+            if !self.batch.commands.is_empty() {
+                let run = self.worker.run(&mut self.batch.commands);
+                // Whoever was not answered is in the batch still: the fault's business.
+                run?;
+                self.batch.clear();
+            }
+            self.worker.tick(&mut self.batch.commands)?;
+        }
+    }
+
+    /// Waits for a command or for the next timer. Returns false at the end.
+    fn receive(&mut self) -> bool {
+        let idle = Duration::from_micros(self.worker.idle_for().cast_unsigned());
+        let mut deadline = Instant::now().checked_add(idle);
+        if self.is_closing {
+            if self.admission.is_drained() && self.inbox.is_empty() {
+                return false;
+            }
+            deadline = Some(Instant::now() + CLOSING_LOOK.min(idle));
+        }
+        match self.inbox.receive(deadline) {
+            Received::Command(command) => self.waiting.push_back(command),
+            Received::TimedOut => {}
+            Received::Disconnected => return false,
+        }
+        true
+    }
+
+    /// Moves what waits into a batch, up to its bounds; what stands alone comes alone.
+    fn make_batch(&mut self) {
+        while !self.batch.is_full() {
+            let command = match self.waiting.pop_front() {
+                Some(command) => command,
+                None => match self.inbox.try_receive() {
+                    Received::Command(command) => command,
+                    Received::TimedOut | Received::Disconnected => return,
+                },
+            };
+            match command {
+                Command::Dirty(cell) => self.worker.note_dirty(&cell),
+                Command::Retire(held) => self.worker.release(&held),
+                Command::CheckForeign => self.worker.look_for_foreign_writes(),
+                Command::Shutdown => self.is_closing = true,
+                #[cfg(feature = "testing")]
+                Command::Fault(fault) => self.worker.faults.order(fault),
+                command => {
+                    if let Err(command) = self.batch.push(command) {
+                        self.waiting.push_front(command);
+                        return;
+                    }
+                    self.shared.counters.commands.add(1);
+                }
+            }
+        }
+    }
+
+    /// Gives the connection up and opens another.
+    fn recover(&mut self, broken: Broken, faults: u32) -> Result<(), Cause> {
+        let Broken { cause, by } = broken;
+        tracing::error!(%cause, code = cause.code, "the connection is given up");
+        let vitals = &self.shared.vitals;
+        vitals.next_generation();
+        vitals.enter(Phase::Recovering);
+        self.shared.counters.restarts.add(1);
+        self.shared.trouble(&cause, self.clock.now());
+        for command in self.batch.commands.drain(..) {
+            command.refuse(Error::Interrupted { by });
+        }
+        self.batch.clear();
+        (self.observer)(Event::Recovering(cause.clone()));
+        if faults >= FAULTS_IN_A_ROW_MAX {
+            return Err(cause);
+        }
+        let mut pause = BACKOFF_FIRST;
+        let mut last = cause;
+        let mut attempts = 0;
+        while attempts < REOPEN_ATTEMPTS_MAX {
+            match catch_unwind(AssertUnwindSafe(|| self.worker.reopen())) {
+                Ok(Ok(())) => {
+                    self.shared.vitals.next_generation();
+                    self.shared.vitals.enter(Phase::Running);
+                    self.shared.recovered();
+                    (self.observer)(Event::Recovered);
+                    return Ok(());
+                }
+                Ok(Err(cause)) => last = cause,
+                Err(panic) => last = panic_cause(panic.as_ref()),
+            }
+            tracing::warn!(cause = %last, "the database cannot be opened again yet");
+            if !self.worker.is_durable() || last.kind == CauseKind::Replaced {
+                break;
+            }
+            if let Pause::Close = self.pause(pause, &last) {
+                break;
+            }
+            pause = (pause * 2).min(BACKOFF_MAX);
+            // A full disk and a foreign lock pass; giving up would not.
+            attempts += u32::from(!matches!(last.kind, CauseKind::Full | CauseKind::Busy));
+        }
+        Err(last)
+    }
+
+    /// Waits, collects what comes, and answers what has waited too long.
+    fn pause(&mut self, pause: Duration, cause: &Cause) -> Pause {
+        let until = Instant::now() + pause;
+        loop {
+            match self.inbox.receive(Some(until)) {
+                Received::Command(Command::Shutdown) => {
+                    self.is_closing = true;
+                    return Pause::Close;
+                }
+                Received::Command(command) => self.waiting.push_back(command),
+                Received::TimedOut => break,
+                Received::Disconnected => return Pause::Close,
+            }
+        }
+        let now = self.clock.monotonic();
+        let waiting = std::mem::take(&mut self.waiting);
+        for mut command in waiting {
+            if command.reply_mut().is_some_and(|reply| reply.deadline() <= now) {
+                command.refuse(unavailable(cause));
+            } else {
+                self.waiting.push_back(command);
+            }
+        }
+        Pause::Over
+    }
+
+    /// Answers everything `Unavailable` until the end.
+    fn fail(&mut self, cause: &Cause) {
+        tracing::error!(%cause, "storage has given up");
+        self.shared.vitals.next_generation();
+        self.shared.vitals.enter(Phase::Failed);
+        (self.observer)(Event::Failed(cause.clone()));
+        for command in self.worker.give_up().chain(self.waiting.drain(..)) {
+            command.refuse(unavailable(cause));
+        }
+        loop {
+            let deadline = self.is_closing.then(|| Instant::now() + CLOSING_LOOK);
+            match self.inbox.receive(deadline) {
+                Received::Command(Command::Shutdown) => self.is_closing = true,
+                Received::Command(command) => command.refuse(unavailable(cause)),
+                Received::Disconnected => return,
+                Received::TimedOut => {}
+            }
+            if self.is_closing && self.admission.is_drained() && self.inbox.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+fn unavailable(cause: &Cause) -> Error {
+    let message = format!("storage is reopening: {cause}").into();
+    Error::Unavailable { cause: Cause { kind: CauseKind::Recovering, code: cause.code, message } }
+}
+
+fn panic_cause(panic: &(dyn std::any::Any + Send)) -> Cause {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Cause::new(CauseKind::Other, format_args!("the storage thread panicked: {}", text.unwrap_or("no message")))
+}

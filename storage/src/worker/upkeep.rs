@@ -1,0 +1,139 @@
+//! What the worker does beside commands, by its timers: flushes, sweeps, checkpoints.
+
+use std::sync::Arc;
+
+use crate::{
+    backend::{Backend, Meta},
+    cell::{Activity, Cell},
+    command::{Command, HeldRecord},
+    error::{Cause, CauseKind, InterruptedBy},
+};
+
+use super::{Broken, QUIET_US, Worker};
+
+/// Pages in the log at which a checkpoint runs although commands wait (32 MB): the more the log holds, the fewer times
+/// a page is written that many commits changed.
+const LOG_PAGES_HIGH: u64 = 8_192;
+/// How often the clock's mark is put on record, in microseconds.
+const CLOCK_MARK_INTERVAL_US: i64 = 60_000_000;
+
+impl<B: Backend> Worker<B> {
+    /// Notes that a cell has touches to flush.
+    pub(crate) fn note_dirty(&mut self, cell: &Arc<Cell>) {
+        if self.table.note_dirty(cell) {
+            self.flush_soon();
+        }
+    }
+
+    /// Lets go of a passivated session.
+    pub(crate) fn release(&mut self, held: &Arc<HeldRecord>) {
+        self.table.release(held);
+        if self.table.has_dirty() {
+            self.flush_soon();
+        }
+        self.shared.counters.cells.set(self.table.len() as u64);
+    }
+
+    pub(super) fn flush_soon(&mut self) {
+        if self.timers.flush.is_none() {
+            self.timers.flush = Some(self.clock.monotonic().saturating_add(self.settings.flush_interval));
+        }
+    }
+
+    /// Puts the flush off for another interval; the touches stay in their cells.
+    pub(super) fn flush_later(&mut self) {
+        self.timers.flush = None;
+        self.flush_soon();
+    }
+
+    pub(super) fn flush_is_due(&self, now: i64) -> bool {
+        self.timers.flush.is_some_and(|due| due <= now)
+    }
+
+    /// Returns in how many microseconds [`Worker::tick`] has something to do; 0 for now.
+    pub(crate) fn idle_for(&self) -> i64 {
+        if !self.jobs.is_empty() || !self.deferred.is_empty() {
+            return 0;
+        }
+        let timers = &self.timers;
+        let due = [timers.flush, timers.quiet].into_iter().flatten().fold(timers.sweep, i64::min);
+        (due - self.clock.monotonic()).max(0)
+    }
+
+    /// Does what is due beside commands: a flush, a step of a deletion, a sweep, a checkpoint.
+    ///
+    /// What it does for commands it does by the hands of the caller, who answers those left in them on a fault.
+    pub(crate) fn tick(&mut self, in_hand: &mut Vec<Command>) -> Result<(), Broken> {
+        self.retry_deferred(in_hand)?;
+        let now = self.clock.monotonic();
+        if self.flush_is_due(now) {
+            self.run_alone(None)?;
+        }
+        self.sweep_if_due(now);
+        self.step_deletion()?;
+        self.checkpoint_if_due(now)
+    }
+
+    /// Writes up to `rows_max` dirty cells in the running transaction.
+    pub(super) fn flush(&mut self, rows_max: usize) -> Result<(), Cause> {
+        let rows = self.table.take_dirty(rows_max);
+        self.write_activity(&rows)?;
+        let now = self.clock.monotonic();
+        // What did not fit goes next.
+        self.timers.flush = self.table.has_dirty().then_some(now);
+        if now - self.timers.clock_mark >= CLOCK_MARK_INTERVAL_US {
+            self.timers.clock_mark = now;
+            self.backend.set_meta(Meta::Clock, self.clock.now())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_activity(&mut self, rows: &[(i64, Activity)]) -> Result<(), Cause> {
+        for (serial, activity) in rows {
+            if !self.backend.raise_activity(*serial, *activity)? {
+                self.table.row_is_gone(*serial);
+            }
+        }
+        self.shared.counters.rows_flushed.add(rows.len() as u64);
+        Ok(())
+    }
+
+    pub(super) fn checkpoint_if_due(&mut self, now: i64) -> Result<(), Broken> {
+        let pages = self.backend.log_pages();
+        let is_quiet = self.timers.quiet.is_some_and(|due| due <= now);
+        if is_quiet {
+            self.timers.quiet = None;
+        }
+        let many = pages >= LOG_PAGES_HIGH && now >= self.timers.checkpoint_not_before;
+        if !(many || is_quiet && pages > 0) {
+            return Ok(());
+        }
+        match self.backend.checkpoint() {
+            Ok(checkpoint) => {
+                self.shared.counters.checkpoints.add(1);
+                if checkpoint.pages_left > 0 {
+                    // A reader holds on to old pages: not again at every batch.
+                    self.shared.counters.checkpoints_busy.add(1);
+                    self.timers.checkpoint_not_before = now + QUIET_US;
+                }
+                self.shared.counters.log_pages.set(checkpoint.pages_left);
+                Ok(())
+            }
+            Err(cause) if matches!(cause.kind, CauseKind::Busy | CauseKind::Full | CauseKind::ReadOnly) => {
+                // The log keeps what it could not move; nothing is in doubt.
+                self.shared.counters.checkpoints_busy.add(1);
+                self.timers.checkpoint_not_before = now + QUIET_US;
+                self.timers.quiet = Some(now + QUIET_US);
+                if cause.kind != CauseKind::Busy {
+                    self.shared.trouble(&cause, self.clock.now());
+                }
+                Ok(())
+            }
+            // Among what may have failed is a sync, and a failed sync is never repeated on the same connection.
+            Err(cause) => {
+                self.timers.checkpoint_not_before = now + QUIET_US;
+                Err(Broken { cause, by: InterruptedBy::StorageDied })
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Expiry and limits, by a clock moved by hand.
+
+#[path = "expiry/clock.rs"]
+mod clock;
+#[path = "expiry/limits.rs"]
+mod limits;
+#[path = "expiry/timeouts.rs"]
+mod timeouts;

@@ -1,0 +1,277 @@
+//! Another process at the same file: a plain connection, as the sqlite3 shell would open.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use sessile::{CauseKind, Change, Durability, Error, Filter, NewSession, Outcome, testing::Faults};
+use sessile_tests::{Place, Rig, START, eventually, read, soon};
+
+/// Half of SQLite's busy timeout: what is answered by then did not wait for the lock.
+const AT_ONCE: Duration = Duration::from_millis(2_500);
+/// For how long a session in memory may be behind what another process wrote.
+const STALENESS: Duration = Duration::from_secs(1);
+
+fn change(connection: &Connection, sql: &str) {
+    assert_eq!(connection.execute(sql, []).unwrap(), 1);
+}
+
+fn lock(place: &Place) -> Connection {
+    let other = place.connect();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    other
+}
+
+#[tokio::test]
+async fn data_written_by_another_process_is_seen_within_the_interval() {
+    let rig = Rig::open().await;
+    let session = rig.create("a").await;
+    session.touch().await.unwrap();
+    read(&session).await;
+    change(&rig.place.connect(), "UPDATE session SET data = '\"foreign\"', counter = counter + 1");
+    rig.advance(STALENESS);
+    eventually("it is seen", async || read(&session).await.data::<String>().unwrap() == "foreign").await;
+    assert_eq!(rig.engine.stats().foreign_writes, 1);
+    // The touch in memory is not lost by it.
+    assert_eq!(read(&session).await.touch_count(), 1);
+    session.update(|data: &mut String| data.push('!')).await.unwrap();
+    assert_eq!(rig.restart().await.record("a").await.data::<String>().unwrap(), "foreign!");
+}
+
+#[tokio::test]
+async fn by_the_machines_clock_too() {
+    let place = Place::new();
+    let engine = place.builder().open().await.unwrap();
+    let session = engine.create(NewSession::with_id("a").data("a")).await.unwrap();
+    read(&session).await;
+    change(&place.connect(), "UPDATE session SET data = '\"foreign\"'");
+    let written = Instant::now();
+    eventually("it is seen", async || read(&session).await.data::<String>().unwrap() == "foreign").await;
+    assert!(written.elapsed() < STALENESS * 4, "{:?}", written.elapsed());
+}
+
+#[tokio::test]
+async fn a_session_deleted_by_another_process_is_gone_within_the_interval() {
+    let rig = Rig::open().await;
+    let session = rig.create("a").await;
+    session.touch().await.unwrap();
+    read(&session).await;
+    rig.place.connect().execute_batch("BEGIN; DELETE FROM session; DELETE FROM activity; COMMIT").unwrap();
+    rig.advance(STALENESS);
+    eventually("it is gone", async || session.get().await.unwrap().is_none()).await;
+    // Nothing sent later brings it back.
+    for error in [
+        session.save("x").await.err(),
+        session.update(|_: &mut String| ()).await.err(),
+        session.touch_with(Durability::Committed).await.err(),
+        session.touch().await.err(),
+    ] {
+        assert!(matches!(error, Some(Error::NotFound)), "{error:?}");
+    }
+    rig.engine.flush().await.unwrap();
+    assert_eq!(rig.engine.count(Filter::all()).await.unwrap(), 0);
+    assert!(rig.restart().await.session("a").get().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn touches_of_a_session_deleted_by_another_process_end_with_the_next_flush() {
+    let rig = Rig::open().await;
+    let session = rig.create("a").await;
+    session.touch().await.unwrap();
+    rig.place.connect().execute_batch("BEGIN; DELETE FROM session; DELETE FROM activity; COMMIT").unwrap();
+    session.touch().await.unwrap();
+    rig.engine.flush().await.unwrap();
+    assert!(matches!(session.touch().await, Err(Error::NotFound)));
+    let successor = rig.create("a").await;
+    session.touch().await.unwrap();
+    assert_eq!(read(&successor).await.touch_count(), 1);
+}
+
+#[tokio::test]
+async fn writes_go_by_what_is_there_and_not_by_what_is_in_memory() {
+    let rig = Rig::open().await;
+    let session = rig.create("a").await;
+    let version = read(&session).await.version();
+    change(&rig.place.connect(), "UPDATE session SET data = '\"b\"', counter = counter + 1");
+    // Without any interval.
+    let error = session.save_if(version, "c").await.unwrap_err();
+    assert!(matches!(error, Error::Conflict { .. }), "{error:?}");
+    change(&rig.place.connect(), "UPDATE session SET data = '\"d\"', counter = counter + 1");
+    session.update(|data: &mut String| data.push('e')).await.unwrap();
+    assert_eq!(read(&session).await.data::<String>().unwrap(), "de");
+}
+
+#[tokio::test]
+async fn activity_raised_by_another_process_is_never_lowered() {
+    let rig = Rig::open().await;
+    let session = rig.create("a").await;
+    session.touch().await.unwrap();
+    rig.engine.flush().await.unwrap();
+    change(&rig.place.connect(), "UPDATE activity SET touch_count = 100, last_active_at = last_active_at + 5000000");
+    let later = START.saturating_add(Duration::from_secs(5));
+    session.touch().await.unwrap();
+    rig.engine.flush().await.unwrap();
+    let rig = rig.restart().await;
+    let record = rig.record("a").await;
+    assert!(record.touch_count() >= 100);
+    assert_eq!(record.last_active_at(), later);
+}
+
+#[tokio::test]
+async fn sessions_made_or_deleted_by_another_process_count_for_the_limit() {
+    let rig = Rig::open_with(|builder| builder.max_sessions(2)).await;
+    rig.create("a").await;
+    rig.create("b").await;
+    assert!(matches!(rig.engine.create(NewSession::new()).await, Err(Error::LimitReached { .. })));
+    rig.place.connect().execute_batch("BEGIN; DELETE FROM session; DELETE FROM activity; COMMIT").unwrap();
+    rig.create("c").await;
+    rig.create("d").await;
+    assert!(matches!(rig.engine.create(NewSession::new()).await, Err(Error::LimitReached { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_go_on_while_another_process_holds_the_write_lock() {
+    let rig = Rig::open().await;
+    for id in ["held", "cold", "colder"] {
+        rig.create(id).await;
+    }
+    let held = rig.session("held");
+    held.touch().await.unwrap();
+    read(&held).await;
+    let other = lock(&rig.place);
+    let began = Instant::now();
+    for id in ["held", "cold", "colder"] {
+        assert_eq!(rig.record(id).await.data::<String>().unwrap(), id);
+    }
+    held.touch().await.unwrap();
+    rig.session("cold").touch().await.unwrap();
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    other.execute_batch("ROLLBACK").unwrap();
+    rig.engine.flush().await.unwrap();
+    assert_eq!(rig.record("held").await.touch_count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_in_one_batch_with_a_write_that_waits_are_answered_before_it() {
+    let rig = Rig::open().await;
+    for id in ["written", "cold"] {
+        rig.create(id).await;
+    }
+    let stall = Faults::of(&rig.engine).stall();
+    let saving = tokio::spawn({
+        let session = rig.session("written");
+        async move { session.save("saved").await }
+    });
+    eventually("the write is in flight", async || rig.engine.stats().requests_in_flight == 1).await;
+    let reading = tokio::spawn({
+        let session = rig.session("cold");
+        async move { session.get().await }
+    });
+    eventually("the read is in flight", async || rig.engine.stats().requests_in_flight == 2).await;
+    let other = lock(&rig.place);
+    let began = Instant::now();
+    drop(stall);
+    assert!(soon("the read", reading).await.unwrap().unwrap().is_some());
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    assert!(!saving.is_finished());
+    other.execute_batch("ROLLBACK").unwrap();
+    soon("the write", saving).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_that_come_while_a_write_waits_go_on() {
+    let rig = Rig::open().await;
+    for id in ["written", "cold"] {
+        rig.create(id).await;
+    }
+    let other = lock(&rig.place);
+    let commands = rig.engine.stats().commands;
+    let saving = tokio::spawn({
+        let session = rig.session("written");
+        async move { session.save("saved").await }
+    });
+    eventually("the write waits", async || rig.engine.stats().commands > commands).await;
+    let began = Instant::now();
+    assert!(rig.session("cold").get().await.unwrap().is_some());
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    assert!(!saving.is_finished());
+    other.execute_batch("ROLLBACK").unwrap();
+    soon("the write", saving).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_go_on_while_a_flush_is_due_and_the_lock_is_held() {
+    let place = Place::new();
+    let engine = place.builder().flush_interval(Duration::from_millis(10)).open().await.unwrap();
+    let hot = engine.create(NewSession::with_id("hot")).await.unwrap();
+    for n in 0..20 {
+        engine.create(NewSession::with_id(format!("cold{n}")).data(&n)).await.unwrap();
+    }
+    let other = lock(&place);
+    hot.touch().await.unwrap();
+    let began = Instant::now();
+    for n in 0..20 {
+        let record = read(&engine.session(format!("cold{n}")).unwrap()).await;
+        assert_eq!(record.data::<i32>().unwrap(), n);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    other.execute_batch("ROLLBACK").unwrap();
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_wait_for_the_lock_and_then_succeed() {
+    let rig = Rig::open().await;
+    let session = rig.create("a").await;
+    let other = lock(&rig.place);
+    let writes = [
+        tokio::spawn({
+            let session = session.clone();
+            async move { session.save("b").await.map(drop) }
+        }),
+        tokio::spawn({
+            let engine = rig.engine.clone();
+            async move { engine.create(NewSession::with_id("c")).await.map(drop) }
+        }),
+        tokio::spawn({
+            let engine = rig.engine.clone();
+            async move { engine.flush().await }
+        }),
+    ];
+    eventually("all are in flight", async || rig.engine.stats().requests_in_flight == 3).await;
+    change(&other, "UPDATE session SET user = 'foreign' WHERE id = 'a'");
+    other.execute_batch("COMMIT").unwrap();
+    for write in writes {
+        soon("a write", write).await.unwrap().unwrap();
+    }
+    let record = read(&session).await;
+    assert_eq!((record.data::<String>().unwrap().as_str(), record.user()), ("b", Some("foreign")));
+    assert!(rig.session("c").get().await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_give_up_on_a_lock_held_too_long_and_nothing_happened() {
+    let rig = Rig::open().await;
+    let session = rig.create("a").await;
+    session.touch().await.unwrap();
+    let other = lock(&rig.place);
+    let doomed = rig.session("a");
+    let (saved, created, deleted, updated) = tokio::join!(
+        session.save("b"),
+        rig.engine.create(NewSession::with_id("c")),
+        doomed.delete(),
+        session.update(|data: &mut String| data.push('!')),
+    );
+    for error in [saved.err(), created.err(), deleted.err(), updated.err()] {
+        let error = error.expect("the lock is held");
+        assert!(matches!(&error, Error::Storage { cause } if cause.kind == CauseKind::Busy), "{error:?}");
+        assert_eq!((error.outcome(), error.is_retryable()), (Outcome::DidNotHappen, true));
+    }
+    assert_eq!(read(&session).await.touch_count(), 1);
+    other.execute_batch("ROLLBACK").unwrap();
+    session.apply(Change::new().user("ada")).await.unwrap();
+    let rig = rig.restart().await;
+    let record = rig.record("a").await;
+    assert_eq!((record.data::<String>().unwrap().as_str(), record.touch_count()), ("a", 1));
+    assert!(rig.session("c").get().await.unwrap().is_none());
+}

@@ -1,0 +1,83 @@
+//! Every interleaving of the code that coordinates threads (invariant I11).
+//!
+//! The modules of `storage` and `actors` that hold an atomic, a lock or a queue take their primitives from `crate::sync`
+//! and import nothing else but each other. Here the very same files are compiled once more, beside a `sync` made of
+//! [loom]'s types, and loom runs each model in every order of steps and with every value that a weak memory order allows.
+//! What is checked is the code that ships, not a copy of it.
+//!
+//! ```text
+//!   storage/src/{cell, held, admission, reply, mailbox, health}.rs ─┐                ┌─ std + crossbeam   (their crates)
+//!   actors/src/{slot, registry}.rs ─────────────────────────────────┴─▶ crate::sync ─┴─ loom/sync.rs      (here)
+//! ```
+//!
+//! A model ends by itself: a wake-up that is lost, or an answer that never comes, is a deadlock, and loom reports it.
+//! Each model prints how many executions it took, and which bound on preemptions it was given, if any: `at most 2
+//! preemptions` explores all executions in which a thread is interrupted twice where it could have gone on.
+//!
+//! **Mutants.** At each ordering that matters, and at each step that could seem to be superfluous, the code names a
+//! mutant: `ordering("cell: a touch releases its time", …)`, `omitted("slot: …")`. With the mutant on, the ordering is
+//! `Relaxed`, the step left out, and the model named beside it here must fail. A mutant runs in a process of its own: a
+//! model that fails leaves its threads where they stand, and a deadlock found in a destructor aborts.
+//!
+//! ```text
+//! cargo test -p sessile-tests --test loom -- cell              the models and mutants of one module
+//! cargo test -p sessile-tests --test loom -- --nocapture       with the counts
+//! SESSILE_LOOM_MUTANT='cell: a touch rechecks the state' cargo test -p sessile-tests --test loom -- cell
+//! ```
+//!
+//! What loom cannot do: more than five threads; a wait that times out; orders that need `SeqCst` accesses (there are
+//! none); a switch inside a critical section that touches nothing shared, so a `try_lock` never meets one. `Arc` is std's
+//! even here: `self: &Arc<Self>` takes no other, and nothing is decided by a count of references.
+
+macro_rules! pure {
+    ($($name:ident = $path:literal;)*) => {
+        $(
+            #[allow(
+                dead_code,
+                unreachable_pub,
+                unused_imports,
+                clippy::pedantic,
+                reason = "it is linted in its own crate; no model uses all of it"
+            )]
+            #[path = $path]
+            mod $name;
+        )*
+    };
+}
+
+pure! {
+    admission = "../storage/src/admission.rs";
+    cell = "../storage/src/cell.rs";
+    health = "../storage/src/health.rs";
+    held = "../storage/src/held.rs";
+    mailbox = "../storage/src/mailbox.rs";
+    reply = "../storage/src/reply.rs";
+    registry = "../actors/src/registry.rs";
+    slot = "../actors/src/slot.rs";
+}
+
+#[path = "loom/explore.rs"]
+#[macro_use]
+mod explore;
+#[path = "loom/sync.rs"]
+mod sync;
+
+#[path = "loom/caller.rs"]
+mod caller;
+
+#[path = "loom/admission_model.rs"]
+mod admission_model;
+#[path = "loom/cell_model.rs"]
+mod cell_model;
+#[path = "loom/held_model.rs"]
+mod held_model;
+#[path = "loom/mailbox_on_crossbeam.rs"]
+mod mailbox_on_crossbeam;
+#[path = "loom/mailbox_on_loom.rs"]
+mod mailbox_on_loom;
+#[path = "loom/registry_model.rs"]
+mod registry_model;
+#[path = "loom/reply_model.rs"]
+mod reply_model;
+#[path = "loom/slot_model.rs"]
+mod slot_model;
