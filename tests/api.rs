@@ -6,6 +6,8 @@ mod create;
 mod engine;
 #[path = "api/list.rs"]
 mod list;
+#[path = "api/successor.rs"]
+mod successor;
 #[path = "api/touch.rs"]
 mod touch;
 #[path = "api/update.rs"]

@@ -1,10 +1,13 @@
 //! Another process at the same file: a plain connection, as the sqlite3 shell would open.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use rusqlite::Connection;
 use sessile::{CauseKind, Change, Durability, Error, Filter, NewSession, Outcome, testing::Faults};
-use sessile_tests::{Place, Rig, START, eventually, read, soon};
+use sessile_tests::{Place, Rig, START, eventually, poll_once, read, soon};
 
 /// Half of SQLite's busy timeout: what is answered by then did not wait for the lock.
 const AT_ONCE: Duration = Duration::from_millis(2_500);
@@ -84,6 +87,28 @@ async fn touches_of_a_session_deleted_by_another_process_end_with_the_next_flush
     let successor = rig.create("a").await;
     session.touch().await.unwrap();
     assert_eq!(read(&successor).await.touch_count(), 1);
+}
+
+#[tokio::test]
+async fn a_session_made_anew_by_another_process_is_another_session() {
+    let rig = Rig::open().await;
+    let session = rig.create("a").await;
+    session.touch().await.unwrap();
+    let version = read(&session).await.version();
+    // The same id in another row, as by a deletion and a new session.
+    let anew = "BEGIN; UPDATE session SET serial = 5000; UPDATE activity SET serial = 5000, touch_count = 7; COMMIT";
+    rig.place.connect().execute_batch(anew).unwrap();
+    // Its function has run already, on the record in memory.
+    let updated = session.update(|data: &mut String| data.push('!')).await;
+    assert!(matches!(updated, Err(Error::NotFound)), "{updated:?}");
+    assert!(matches!(session.save_if(version, "x").await, Err(Error::Conflict { .. })));
+    let record = read(&session).await;
+    assert_eq!((record.data::<String>().unwrap().as_str(), record.touch_count()), ("a", 7));
+    session.touch().await.unwrap();
+    assert_eq!(read(&session).await.touch_count(), 8);
+    // The cell of the row that is gone went with it.
+    assert_eq!(rig.engine.stats().touch_cells, 1);
+    assert_eq!(rig.restart().await.record("a").await.touch_count(), 8);
 }
 
 #[tokio::test]
@@ -274,4 +299,31 @@ async fn writes_give_up_on_a_lock_held_too_long_and_nothing_happened() {
     let record = rig.record("a").await;
     assert_eq!((record.data::<String>().unwrap().as_str(), record.touch_count()), ("a", 1));
     assert!(rig.session("c").get().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_deletion_of_many_that_meets_a_lock_midway_says_how_many_are_gone() {
+    const SESSIONS: i64 = 600;
+    let rig = Rig::open().await;
+    for _ in 0..SESSIONS {
+        rig.engine.create(NewSession::new()).await.unwrap();
+    }
+    let other = rig.place.connect();
+    let left = || other.query_row("SELECT count(*) FROM session", [], |row| row.get::<_, i64>(0)).unwrap();
+    // The thread stands still before the deletion and again after its first step.
+    let before = Faults::of(&rig.engine).stall();
+    let mut deletion = pin!(rig.engine.delete_where(Filter::all()));
+    assert!(poll_once(deletion.as_mut()).is_pending());
+    let midway = Faults::of(&rig.engine).stall();
+    drop(before);
+    eventually("one step is done", async || left() < SESSIONS).await;
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    drop(midway);
+    let error = soon("the deletion", deletion).await.unwrap_err();
+    let Error::Partial { done, cause } = &error else { panic!("{error:?}") };
+    assert_eq!((done.cast_signed() + left(), cause.kind), (SESSIONS, CauseKind::Busy));
+    assert_eq!(error.outcome(), Outcome::MayHaveHappened);
+    let rest = left().cast_unsigned();
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(rig.engine.delete_where(Filter::all()).await.unwrap(), rest);
 }

@@ -23,18 +23,26 @@ impl Router {
         change.check(self.now(), self.limits().payload_bytes_max)
     }
 
-    /// Creates a session, straight at storage: its slot comes up with its first message.
+    /// Creates a session: straight at storage, for its slot comes up with its first message. But behind what is queued for
+    /// the id still, which must not reach the successor of the session that it was sent to.
     pub fn create(
-        &self,
+        self: &Arc<Self>,
         id: SessionId,
         change: Change,
         or_existing: bool,
         durability: Durability,
-        asking: Asking<bool>,
+        Asking { port, occupied }: Asking<bool>,
     ) {
-        let reply = Reply::new(asking.port, asking.occupied);
         let (change, at) = (Box::new(change), self.now());
-        self.mailbox().send(Command::Create { id, change, or_existing, at, durability, reply });
+        let make = |id, occupied| {
+            let reply = Reply::new(port, occupied);
+            Command::Create { id, change, or_existing, at, durability, reply }
+        };
+        if self.has_mailbox(&id) {
+            self.dispatch(&id, occupied, true, |target, occupied| SessionMessage::Forward(make(target.id, occupied)));
+        } else {
+            self.mailbox().send(make(id, occupied));
+        }
     }
 
     /// Reads a session.

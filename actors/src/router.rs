@@ -248,6 +248,11 @@ impl Router {
         self.registry.find(id)
     }
 
+    /// Returns whether something may be queued for the session in a mailbox of its own.
+    pub(crate) fn has_mailbox(&self, id: &SessionId) -> bool {
+        self.find(id).is_some_and(|slot| slot.has_actor())
+    }
+
     /// Counts a touch in the session's cell. `None` where only storage can decide.
     pub fn touch_in_memory(&self, slot: &Slot, cell: &Arc<Cell>) -> Option<Result<()>> {
         if self.shared.vitals.phase() >= Phase::Failed {

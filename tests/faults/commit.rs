@@ -1,7 +1,11 @@
 //! A storage thread that panics or a COMMIT that fails: the answer says that nobody knows, and reading tells.
 
-use sessile::{Change, Engine, Error, Filter, Health, InterruptedBy, NewSession, Outcome, Session, testing::Faults};
-use sessile_tests::{Rig, eventually, read, soon};
+use std::{pin::pin, time::Duration};
+
+use sessile::{
+    Change, Engine, Error, Filter, Health, InterruptedBy, NewSession, Outcome, Query, Session, testing::Faults,
+};
+use sessile_tests::{Rig, eventually, poll_once, read, soon};
 
 /// A fault at the next COMMIT.
 #[derive(Debug, Clone, Copy)]
@@ -243,4 +247,46 @@ async fn a_fault_at_the_last_commit_is_told_by_shutdown_and_the_file_opens() {
             assert_eq!(count, 2);
         }
     }
+}
+
+#[tokio::test]
+async fn one_command_that_the_database_refuses_fails_alone() {
+    let rig = Rig::open().await;
+    let (good, bad) = (rig.create("good").await, rig.create("bad").await);
+    // An index that cannot be kept for one value: the statement fails in the middle of the transaction.
+    let refuse = "CREATE INDEX refuse ON session (abs(iif(data = '\"2\"', -9223372036854775807 - 1, 0)))";
+    rig.place.connect().execute_batch(refuse).unwrap();
+    let stall = Faults::of(&rig.engine).stall();
+    let mut first = pin!(good.save("1"));
+    let mut refused = pin!(bad.save("2"));
+    let mut last = pin!(good.save("3"));
+    let mut created = pin!(rig.engine.create(NewSession::with_id("new")));
+    assert!(poll_once(first.as_mut()).is_pending());
+    assert!(poll_once(refused.as_mut()).is_pending());
+    assert!(poll_once(last.as_mut()).is_pending());
+    assert!(poll_once(created.as_mut()).is_pending());
+    drop(stall);
+    first.await.unwrap();
+    let error = refused.await.unwrap_err();
+    assert!(matches!(error, Error::Storage { .. }), "{error:?}");
+    assert_eq!(error.outcome(), Outcome::DidNotHappen);
+    last.await.unwrap();
+    created.await.unwrap();
+    assert_eq!(read(&good).await.data::<String>().unwrap(), "3");
+    assert_eq!(read(&bad).await.data::<String>().unwrap(), "bad");
+    assert_eq!(rig.engine.stats().restarts, 0);
+}
+
+#[tokio::test]
+async fn touches_written_for_a_list_that_fails_are_written_later() {
+    let rig = Rig::open().await;
+    rig.create("a").await.touch().await.unwrap();
+    let other = rig.place.connect();
+    other.execute_batch("ALTER TABLE session RENAME COLUMN metadata TO hidden").unwrap();
+    let error = rig.engine.list(Query::new(Filter::all())).await.unwrap_err();
+    assert!(matches!(error, Error::Storage { .. }), "{error:?}");
+    other.execute_batch("ALTER TABLE session RENAME COLUMN hidden TO metadata").unwrap();
+    rig.advance(Duration::from_secs(1));
+    let flushed = || other.query_row("SELECT sum(touch_count) FROM activity", [], |row| row.get::<_, i64>(0)).unwrap();
+    eventually("the touch is on disk", async || flushed() == 1).await;
 }

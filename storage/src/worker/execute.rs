@@ -114,6 +114,9 @@ impl<B: Backend> Worker<B> {
         let mut row = Ok(None);
         if let Some(serial) = at {
             row = self.backend.find_at(serial, &target.id, read);
+            if matches!(row, Ok(None)) {
+                self.table.row_is_gone(serial);
+            }
         }
         if matches!(row, Ok(None)) {
             row = self.backend.find(&target.id, read);

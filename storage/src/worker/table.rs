@@ -89,8 +89,8 @@ struct Staged {
     flushed: Vec<(i64, Activity)>,
     bound: Vec<Bound>,
     deadlines: Vec<(i64, Deadlines)>,
-    /// Rows that a flush found gone: deleted by another process.
-    gone: Vec<i64>,
+    /// Cells whose rows turned out to be gone: deleted by another process.
+    gone: Vec<Arc<Cell>>,
 }
 
 /// A live session to bind to a cell, and its record where that is known.
@@ -273,9 +273,14 @@ impl Table {
         (activity != entry.flushed).then_some((serial, activity))
     }
 
+    fn remove(&mut self, cell: &Arc<Cell>) -> Option<Entry> {
+        let is_its = self.entries.get(&cell.serial()).is_some_and(|entry| Arc::ptr_eq(&entry.cell, cell));
+        if is_its { self.entries.remove(&cell.serial()) } else { None }
+    }
+
     /// Stages that a row turned out to be gone.
     pub(crate) fn row_is_gone(&mut self, serial: i64) {
-        self.staged.gone.push(serial);
+        self.staged.gone.extend(self.entries.get(&serial).map(|entry| Arc::clone(&entry.cell)));
     }
 
     /// Lets go of a passivated session.
@@ -308,6 +313,13 @@ impl Table {
     pub(crate) fn commit(&mut self, generation: u64) {
         let staged = std::mem::take(&mut self.staged);
         staged.dying.into_iter().for_each(Entry::die);
+        // Before the bindings: a live session may be bound to the successor in the same batch.
+        for cell in staged.gone {
+            if let Some(entry) = self.remove(&cell) {
+                entry.cell.freeze();
+                entry.die();
+            }
+        }
         for (serial, deadlines) in staged.deadlines {
             if let Some(entry) = self.entries.get(&serial) {
                 entry.cell.set_deadlines(deadlines);
@@ -342,12 +354,6 @@ impl Table {
         }
         let seen = staged.flushed.into_iter().map(|(serial, _)| serial).chain(staged.made);
         seen.for_each(|serial| self.retire_if_idle(serial));
-        for serial in staged.gone {
-            if let Some(entry) = self.entries.remove(&serial) {
-                entry.cell.freeze();
-                entry.die();
-            }
-        }
     }
 
     /// Forgets the batch's doings.
