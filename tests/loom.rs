@@ -75,9 +75,13 @@ mod held_model;
 mod mailbox_on_crossbeam;
 #[path = "loom/mailbox_on_loom.rs"]
 mod mailbox_on_loom;
+#[path = "loom/order_model.rs"]
+mod order_model;
 #[path = "loom/registry_model.rs"]
 mod registry_model;
 #[path = "loom/reply_model.rs"]
 mod reply_model;
+#[path = "loom/shutdown_model.rs"]
+mod shutdown_model;
 #[path = "loom/slot_model.rs"]
 mod slot_model;

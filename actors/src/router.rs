@@ -388,8 +388,8 @@ impl Router {
     /// Refuses everything from now on, and asks storage to end when all that is in flight is answered. Neither blocks
     /// nor needs a runtime; idempotent.
     pub fn close(&self) {
-        self.admission.close();
-        self.mailbox.send(Command::Shutdown);
+        let mailbox = self.mailbox.clone();
+        self.admission.close(move || mailbox.send(Command::Shutdown));
     }
 
     /// Closes, and awaits the end of the storage thread. The thread itself waits for what is in flight, so this neither

@@ -5,7 +5,7 @@
 //! nor does a tokio worker ever block on a full one.
 //!
 //! ```text
-//!   OPEN ──close──▶ CLOSED ──the last permit is dropped──▶ DRAINED
+//!   OPEN ──close──▶ CLOSED ──the last permit is dropped──▶ DRAINED   then the closer's word is passed on, once
 //! ```
 //!
 //! A waiter is granted its permit by the release that makes room, under the lock; wakers are called after unlocking. A
@@ -13,6 +13,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -41,13 +42,12 @@ pub struct Bounds {
 }
 
 /// The door to the mailboxes.
-#[derive(Debug)]
 pub struct Admission {
     bounds: Bounds,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     requests: usize,
     bytes: usize,
@@ -56,8 +56,11 @@ struct State {
     queue: VecDeque<Waiter>,
     /// Granted and not yet collected by the future that waits.
     granted: Vec<u64>,
-    drained: Vec<Waker>,
+    /// Called when admission is closed and nothing is in flight any more.
+    on_drained: Option<OnDrained>,
 }
+
+type OnDrained = Box<dyn FnOnce() + Send>;
 
 #[derive(Debug)]
 struct Waiter {
@@ -91,32 +94,26 @@ impl Admission {
         Ok(Permit { admission: Arc::clone(self), bytes })
     }
 
-    /// Refuses everything from now on; those who wait are refused too. Idempotent.
-    pub fn close(&self) {
+    /// Refuses everything from now on; those who wait are refused too. `on_drained` is called when nothing is in flight
+    /// any more: here, or by who gives the last permit back. Idempotent: what a second close brings is dropped.
+    pub fn close(&self, on_drained: impl FnOnce() + Send + 'static) {
         let mut state = lock(&self.state);
-        state.closed = true;
+        if !state.closed {
+            state.closed = true;
+            state.on_drained = Some(Box::new(on_drained));
+        }
         let waiting = std::mem::take(&mut state.queue);
-        let drained = if state.requests == 0 { std::mem::take(&mut state.drained) } else { Vec::new() };
+        let drained = state.take_drained();
         drop(state);
         if !omitted("admission: closing wakes those who wait") {
-            waiting.into_iter().map(|waiter| waiter.waker).chain(drained).for_each(Waker::wake);
+            waiting.into_iter().for_each(|waiter| waiter.waker.wake());
         }
+        drained.into_iter().for_each(|on_drained| on_drained());
     }
 
     /// Returns whether admission is closed.
     pub fn is_closed(&self) -> bool {
         lock(&self.state).closed
-    }
-
-    /// Returns whether admission is closed and nothing is in flight any more.
-    pub fn is_drained(&self) -> bool {
-        let state = lock(&self.state);
-        state.closed && state.requests == 0
-    }
-
-    /// Waits until admission is closed and nothing is in flight any more.
-    pub fn drained(self: &Arc<Self>) -> Drained {
-        Drained { admission: Arc::clone(self) }
     }
 
     /// Returns requests and bytes in flight, and how many callers wait.
@@ -141,11 +138,10 @@ impl Admission {
         state.requests -= 1;
         state.bytes -= bytes;
         self.grant(&mut state, &mut woken);
-        if state.closed && state.requests == 0 && !omitted("admission: the last permit wakes who awaits the end") {
-            woken.append(&mut state.drained);
-        }
+        let drained = if omitted("admission: the last permit tells of the end") { None } else { state.take_drained() };
         drop(state);
         woken.into_iter().for_each(Waker::wake);
+        drained.into_iter().for_each(|on_drained| on_drained());
     }
 
     /// Grants the heads of the queue for which there is room.
@@ -165,10 +161,22 @@ impl Admission {
     }
 }
 
+impl fmt::Debug for Admission {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Admission").field("bounds", &self.bounds).finish_non_exhaustive()
+    }
+}
+
 impl State {
     fn take(&mut self, bytes: usize) {
         self.requests += 1;
         self.bytes += bytes;
+    }
+
+    /// Takes what is to be called now, if the end has come.
+    fn take_drained(&mut self) -> Option<OnDrained> {
+        let in_flight = self.requests > 0 && !omitted("admission: the end waits for what is in flight");
+        if self.closed && !in_flight { self.on_drained.take() } else { None }
     }
 
     /// Collects a grant.
@@ -238,26 +246,6 @@ impl Drop for Acquire {
         self.admission.grant(&mut state, &mut woken);
         drop(state);
         woken.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// Waits for the end; see [`Admission::drained`].
-#[derive(Debug)]
-#[must_use = "futures do nothing unless polled"]
-pub struct Drained {
-    admission: Arc<Admission>,
-}
-
-impl Future for Drained {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = lock(&self.admission.state);
-        if state.closed && state.requests == 0 {
-            return Poll::Ready(());
-        }
-        state.drained.push(context.waker().clone());
-        Poll::Pending
     }
 }
 

@@ -47,24 +47,9 @@ impl<C> Mailbox<C> {
     pub fn send(&self, command: C) {
         drop(self.sender.send(command));
     }
-
-    /// Returns how many commands wait.
-    pub fn len(&self) -> usize {
-        self.sender.len()
-    }
-
-    /// Returns whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.sender.is_empty()
-    }
 }
 
 impl<C> Inbox<C> {
-    /// Returns whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
-    }
-
     /// Waits for a command until `deadline`, without end where there is none.
     pub fn receive(&self, deadline: Option<Instant>) -> Received<C> {
         match deadline {

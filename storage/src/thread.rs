@@ -38,8 +38,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const REOPEN_ATTEMPTS_MAX: u32 = 36;
 /// Faults in a row, none of whose connections committed anything, before the thread gives up.
 const FAULTS_IN_A_ROW_MAX: u32 = 8;
-/// How often a closing thread looks whether the last request is answered: its reply may be dropped elsewhere.
-const CLOSING_LOOK: Duration = Duration::from_millis(2);
 
 /// What the storage thread tells its observer.
 #[derive(Debug, Clone)]
@@ -62,7 +60,7 @@ pub struct Parts<B> {
     pub settings: Settings,
     /// Engine time.
     pub clock: Arc<EngineClock>,
-    /// The bound on what is in flight; the thread ends only when nothing is.
+    /// The bound on what is in flight. `Shutdown` comes when it is closed and nothing is.
     pub admission: Arc<Admission>,
     /// What others may read.
     pub shared: Arc<Shared>,
@@ -101,7 +99,7 @@ fn run<B: Backend>(parts: Parts<B>, inbox: Inbox<Command>) {
         shared,
         clock,
         observer,
-        is_closing: false,
+        is_over: false,
     };
     let trouble = thread.run();
     let Thread { worker, observer, shared, .. } = thread;
@@ -134,8 +132,8 @@ struct Thread<B> {
     shared: Arc<Shared>,
     clock: Arc<EngineClock>,
     observer: Box<dyn Fn(Event) + Send>,
-    /// Shutdown has come: the thread ends when nothing is in flight any more.
-    is_closing: bool,
+    /// `Shutdown` has come: nothing is in flight, and nothing can come any more.
+    is_over: bool,
 }
 
 /// How a pause of recovery ended.
@@ -184,20 +182,16 @@ impl<B: Backend> Thread<B> {
                 self.batch.clear();
             }
             self.worker.tick(&mut self.batch.commands)?;
+            if self.is_over {
+                return Ok(());
+            }
         }
     }
 
     /// Waits for a command or for the next timer. Returns false at the end.
     fn receive(&mut self) -> bool {
         let idle = Duration::from_micros(self.worker.idle_for().cast_unsigned());
-        let mut deadline = Instant::now().checked_add(idle);
-        if self.is_closing {
-            if self.admission.is_drained() && self.inbox.is_empty() {
-                return false;
-            }
-            deadline = Some(Instant::now() + CLOSING_LOOK.min(idle));
-        }
-        match self.inbox.receive(deadline) {
+        match self.inbox.receive(Instant::now().checked_add(idle)) {
             Received::Command(command) => self.waiting.push_back(command),
             Received::TimedOut => {}
             Received::Disconnected => return false,
@@ -219,7 +213,7 @@ impl<B: Backend> Thread<B> {
                 Command::Dirty(cell) => self.worker.note_dirty(&cell),
                 Command::Retire(held) => self.worker.release(&held),
                 Command::CheckForeign => self.worker.look_for_foreign_writes(),
-                Command::Shutdown => self.is_closing = true,
+                Command::Shutdown => self.is_over = true,
                 #[cfg(feature = "testing")]
                 Command::Fault(fault) => self.worker.faults.order(fault),
                 command => {
@@ -282,15 +276,16 @@ impl<B: Backend> Thread<B> {
     /// Waits, collects what comes, and answers what has waited too long.
     fn pause(&mut self, pause: Duration, cause: &Cause) -> Pause {
         let until = Instant::now() + pause;
-        loop {
+        let mut is_past = false;
+        while !is_past {
             match self.inbox.receive(Some(until)) {
-                Received::Command(Command::Shutdown) => {
-                    self.is_closing = true;
-                    return Pause::Close;
-                }
+                Received::Command(Command::Shutdown) | Received::Disconnected => self.is_over = true,
                 Received::Command(command) => self.waiting.push_back(command),
-                Received::TimedOut => break,
-                Received::Disconnected => return Pause::Close,
+                Received::TimedOut => is_past = true,
+            }
+            // What waits here keeps `Shutdown` from coming.
+            if self.is_over || self.admission.is_closed() {
+                return Pause::Close;
             }
         }
         let now = self.clock.monotonic();
@@ -314,16 +309,11 @@ impl<B: Backend> Thread<B> {
         for command in self.worker.give_up().chain(self.waiting.drain(..)) {
             command.refuse(unavailable(cause));
         }
-        loop {
-            let deadline = self.is_closing.then(|| Instant::now() + CLOSING_LOOK);
-            match self.inbox.receive(deadline) {
-                Received::Command(Command::Shutdown) => self.is_closing = true,
+        while !self.is_over {
+            match self.inbox.receive(None) {
+                Received::Command(Command::Shutdown) | Received::Disconnected => return,
                 Received::Command(command) => command.refuse(unavailable(cause)),
-                Received::Disconnected => return,
                 Received::TimedOut => {}
-            }
-            if self.is_closing && self.admission.is_drained() && self.inbox.is_empty() {
-                return;
             }
         }
     }

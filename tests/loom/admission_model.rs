@@ -17,7 +17,7 @@ use crate::{
         Preemptions::{AtMost, Unbounded},
         explore, join,
     },
-    sync::{Arc, AtomicBool, Ordering},
+    sync::{Arc, AtomicBool, AtomicUsize, Ordering},
 };
 
 fn admission(requests_max: usize, bytes_max: usize) -> Arc<Admission> {
@@ -168,47 +168,70 @@ mutant!(overtake:
     "admission: nobody overtakes the queue"
     is killed by a_small_request_does_not_overtake_a_large_one_that_waits);
 
+/// Counts the end of an admission that is closed with [`End::word`].
+#[derive(Clone)]
+struct End(Arc<AtomicUsize>);
+
+impl End {
+    fn new() -> Self {
+        Self(Arc::new(AtomicUsize::new(0)))
+    }
+
+    fn word(&self) -> impl FnOnce() + Send + 'static {
+        let end = self.clone();
+        move || drop(end.0.fetch_add(1, Ordering::AcqRel))
+    }
+
+    fn times(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 #[test]
-fn closing_answers_who_waits_and_awaits_who_is_in() {
-    explore(AtMost(4), || {
-        let admission = admission(1, 4);
-        let request = |admission: &Arc<Admission>| match acquire(admission, 1) {
-            Ok(permit) => {
-                assert!(!admission.is_drained(), "drained with a request in flight");
-                drop(permit);
+fn closing_answers_who_waits_and_the_last_one_out_tells_of_the_end() {
+    explore(AtMost(3), || {
+        let (admission, end) = (admission(1, 4), End::new());
+        let request = |end: End| {
+            move |admission: &Arc<Admission>| match acquire(admission, 1) {
+                Ok(permit) => {
+                    assert_eq!(end.times(), 0, "the end with a request in flight");
+                    drop(permit);
+                }
+                Err(refused) => assert_eq!(refused, Refused::Closed),
             }
-            Err(refused) => assert_eq!(refused, Refused::Closed),
         };
-        let requests = [spawn(&admission, request), spawn(&admission, request)];
-        let close = spawn(&admission, |admission| {
-            admission.close();
-            block_on(admission.drained());
-            assert!(admission.is_drained());
-        });
+        let requests = [spawn(&admission, request(end.clone())), spawn(&admission, request(end.clone()))];
+        let word = end.word();
+        let close = spawn(&admission, |admission| admission.close(word));
+        // Only one is heard.
+        admission.close(end.word());
         join(requests);
         close.join().unwrap();
         assert!(matches!(admission.try_acquire(1), Err(Refused::Closed)));
-        assert_eq!(admission.load(), (0, 0, 0));
+        assert_eq!((admission.load(), end.times()), ((0, 0, 0), 1));
     });
 }
 
-mutant!(drain_without_a_word:
-    "admission: the last permit wakes who awaits the end"
-    is killed by closing_answers_who_waits_and_awaits_who_is_in);
+mutant!(end_without_a_word:
+    "admission: the last permit tells of the end"
+    is killed by closing_answers_who_waits_and_the_last_one_out_tells_of_the_end);
+mutant!(end_with_requests_in_flight:
+    "admission: the end waits for what is in flight"
+    is killed by closing_answers_who_waits_and_the_last_one_out_tells_of_the_end);
 
 #[test]
 fn closing_wakes_who_waits_behind_a_request_that_stays() {
     explore(Unbounded, || {
-        let admission = admission(1, 4);
+        let (admission, end) = (admission(1, 4), End::new());
         let held = admission.try_acquire(1).expect("it is empty");
         let waiter = spawn(&admission, |admission| acquire(admission, 1).err());
-        let close = spawn(&admission, |admission| admission.close());
+        let word = end.word();
+        let close = spawn(&admission, |admission| admission.close(word));
         assert_eq!(waiter.join().unwrap(), Some(Refused::Closed));
         close.join().unwrap();
-        assert!(!admission.is_drained());
-        let drained = spawn(&admission, |admission| block_on(admission.drained()));
+        assert_eq!(end.times(), 0);
         drop(held);
-        drained.join().unwrap();
+        assert_eq!(end.times(), 1);
     });
 }
 

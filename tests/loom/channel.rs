@@ -46,14 +46,6 @@ impl<T> Sender<T> {
         self.0.changed.notify_one();
         Ok(())
     }
-
-    pub(crate) fn len(&self) -> usize {
-        lock(&self.0.state).queue.len()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl<T> Clone for Sender<T> {
@@ -96,10 +88,6 @@ impl<T> Receiver<T> {
             None if state.senders == 0 => Err(TryRecvError::Disconnected),
             None => Err(TryRecvError::Empty),
         }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.0.state).queue.is_empty()
     }
 }
 

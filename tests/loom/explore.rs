@@ -123,6 +123,7 @@ fn every_hook_has_a_mutant_and_every_mutant_a_hook() {
             include_str!("../../actors/src/slot.rs"),
             include_str!("channel.rs"),
             include_str!("held_model.rs"),
+            include_str!("order_model.rs"),
         ],
         &["ordering(", "omitted("],
     );
@@ -132,8 +133,10 @@ fn every_hook_has_a_mutant_and_every_mutant_a_hook() {
             include_str!("cell_model.rs"),
             include_str!("held_model.rs"),
             include_str!("mailbox_on_loom.rs"),
+            include_str!("order_model.rs"),
             include_str!("registry_model.rs"),
             include_str!("reply_model.rs"),
+            include_str!("shutdown_model.rs"),
             include_str!("slot_model.rs"),
         ],
         &["mutant!("],

@@ -75,7 +75,6 @@ pub(super) fn a_receiver_that_goes_takes_the_queue_with_it() {
         assert_eq!(ended.load(Ordering::Relaxed), 3, "a message lies in a queue that nobody reads");
         mailbox.send(Counted(Arc::clone(&ended)));
         assert_eq!(ended.load(Ordering::Relaxed), 4);
-        assert!(mailbox.is_empty());
     });
 }
 
@@ -108,15 +107,12 @@ pub(super) fn a_message_may_send_while_it_is_dropped() {
 pub(super) fn what_is_there_is_taken_however_it_is_asked_for() {
     run(|| {
         let (mailbox, inbox) = mailbox();
-        assert!(inbox.is_empty() && mailbox.is_empty());
         assert!(matches!(inbox.try_receive(), Received::TimedOut));
         (1..=4).for_each(|number| mailbox.send(number));
-        assert_eq!(mailbox.len(), 4);
         assert!(matches!(inbox.try_receive(), Received::Command(1)));
         assert!(matches!(inbox.receive(Some(Instant::now())), Received::Command(2)));
         drop(mailbox);
         assert!(matches!(inbox.receive(Some(Instant::now())), Received::Command(3)));
-        assert!(!inbox.is_empty());
         assert!(matches!(inbox.receive(None), Received::Command(4)));
         assert!(matches!(inbox.try_receive(), Received::Disconnected));
         assert!(matches!(inbox.receive(Some(Instant::now())), Received::Disconnected));

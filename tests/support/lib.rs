@@ -168,6 +168,11 @@ pub fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
+/// Chooses how much a test does: `brief` on every run of the tests, `long` where `SESSILE_LONG` is set.
+pub fn effort<T>(brief: T, long: T) -> T {
+    if std::env::var_os("SESSILE_LONG").is_some() { long } else { brief }
+}
+
 /// A generator for random tests, which print its seed and take one from `SESSILE_SEED`. It is `SplitMix64`.
 #[derive(Debug)]
 pub struct Random(u64);
