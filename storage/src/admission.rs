@@ -106,9 +106,11 @@ impl Admission {
         let drained = state.take_drained();
         drop(state);
         if !omitted("admission: closing wakes those who wait") {
-            waiting.into_iter().for_each(|waiter| waiter.waker.wake());
+            waiting.into_iter().map(|waiter| waiter.waker).for_each(Waker::wake);
         }
-        drained.into_iter().for_each(|on_drained| on_drained());
+        if let Some(on_drained) = drained {
+            on_drained();
+        }
     }
 
     /// Returns whether admission is closed.
@@ -141,7 +143,9 @@ impl Admission {
         let drained = if omitted("admission: the last permit tells of the end") { None } else { state.take_drained() };
         drop(state);
         woken.into_iter().for_each(Waker::wake);
-        drained.into_iter().for_each(|on_drained| on_drained());
+        if let Some(on_drained) = drained {
+            on_drained();
+        }
     }
 
     /// Grants the heads of the queue for which there is room.

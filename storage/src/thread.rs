@@ -309,7 +309,10 @@ impl<B: Backend> Thread<B> {
         for command in self.worker.give_up().chain(self.waiting.drain(..)) {
             command.refuse(unavailable(cause));
         }
-        while !self.is_over {
+        if self.is_over {
+            return;
+        }
+        loop {
             match self.inbox.receive(None) {
                 Received::Command(Command::Shutdown) | Received::Disconnected => return,
                 Received::Command(command) => command.refuse(unavailable(cause)),
