@@ -62,6 +62,8 @@ mod explore;
 #[path = "loom/sync.rs"]
 mod sync;
 
+#[path = "loom/actor.rs"]
+mod actor;
 #[path = "loom/caller.rs"]
 mod caller;
 
@@ -77,6 +79,8 @@ mod mailbox_on_crossbeam;
 mod mailbox_on_loom;
 #[path = "loom/order_model.rs"]
 mod order_model;
+#[path = "loom/passivation_model.rs"]
+mod passivation_model;
 #[path = "loom/registry_model.rs"]
 mod registry_model;
 #[path = "loom/reply_model.rs"]

@@ -134,6 +134,7 @@ fn every_hook_has_a_mutant_and_every_mutant_a_hook() {
             include_str!("held_model.rs"),
             include_str!("mailbox_on_loom.rs"),
             include_str!("order_model.rs"),
+            include_str!("passivation_model.rs"),
             include_str!("registry_model.rs"),
             include_str!("reply_model.rs"),
             include_str!("shutdown_model.rs"),

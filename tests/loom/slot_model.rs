@@ -3,15 +3,17 @@
 use loom::thread::{self, JoinHandle};
 
 use crate::{
+    actor,
     caller::{Answer, Way, call},
     explore::{Preemptions::AtMost, explore},
     reply::{Reply, Stage},
     slot::{self, ActorPort},
-    sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, lock},
+    sync::{Arc, Ordering},
 };
 
 type Slot = slot::Slot<ActorRef, Held>;
 type Message = Reply<Way, Place>;
+type ActorRef = actor::ActorRef<Message>;
 
 /// What a slot holds in these models.
 struct Held {
@@ -44,82 +46,26 @@ impl Drop for Place {
     }
 }
 
-/// A session actor's mailbox, with the weakness of the real one: it may be closed between a sender's look and its push.
-/// A message that comes so late lies there until the last reference to the actor goes.
-struct Actor {
-    inbox: Mutex<Inbox>,
-    changed: Condvar,
-    is_closed: AtomicBool,
-}
-
-#[derive(Default)]
-struct Inbox {
-    queue: Vec<Message>,
-    is_draining: bool,
-}
-
-#[derive(Clone)]
-struct ActorRef(Arc<Actor>);
-
-impl ActorPort for ActorRef {
-    type Message = Message;
-
-    fn send(&self, message: Message) -> Result<(), Message> {
-        if self.0.is_closed.load(Ordering::Acquire) {
-            return Err(message);
-        }
-        lock(&self.0.inbox).queue.push(message);
-        self.0.changed.notify_one();
-        Ok(())
-    }
-
-    fn drain(&self) {
-        lock(&self.0.inbox).is_draining = true;
-        self.0.changed.notify_one();
-    }
-}
-
-impl ActorRef {
-    fn new() -> Self {
-        let (inbox, changed) = (Mutex::default(), Condvar::new());
-        Self(Arc::new(Actor { inbox, changed, is_closed: AtomicBool::new(false) }))
-    }
-
-    /// Answers what comes, until drained.
-    fn serve(self, slot: &Slot) {
-        loop {
-            let mut inbox = lock(&self.0.inbox);
-            while inbox.queue.is_empty() && !inbox.is_draining {
-                inbox = self.0.changed.wait(inbox).expect("loom's mutex is not poisoned");
-            }
-            let (messages, is_draining) = (std::mem::take(&mut inbox.queue), inbox.is_draining);
-            drop(inbox);
-            if messages.is_empty() && is_draining {
-                return self.end(slot);
-            }
-            for message in messages {
-                message.answer(Answer::Done);
-            }
+/// Answers what comes, until drained.
+fn serve(actor: ActorRef, slot: &Slot) {
+    while let Some(messages) = actor.receive() {
+        for message in messages {
+            message.answer(Answer::Done);
         }
     }
+    end(actor, slot);
+}
 
-    /// Ends: the guard in the actor's state goes, then the mailbox with all that is in it.
-    fn end(self, slot: &Slot) {
-        drop(slot.die());
-        self.close();
-    }
+/// Ends an actor: the guard in its state goes, then the mailbox with all that is in it.
+fn end(actor: ActorRef, slot: &Slot) {
+    drop(slot.die());
+    actor.close();
+}
 
-    /// Ends the other way round: a runtime that shuts down drops a task's parts in any order.
-    fn end_mailbox_first(self, slot: &Slot) {
-        self.close();
-        drop(slot.die());
-    }
-
-    fn close(&self) {
-        self.0.is_closed.store(true, Ordering::Release);
-        let discarded = std::mem::take(&mut lock(&self.0.inbox).queue);
-        drop(discarded);
-    }
+/// Ends it the other way round: a runtime that shuts down drops a task's parts in any order.
+fn end_mailbox_first(actor: ActorRef, slot: &Slot) {
+    actor.close();
+    drop(slot.die());
 }
 
 /// What became of a request.
@@ -173,12 +119,12 @@ fn bring_up(slot: &Arc<Slot>, live: fn(ActorRef, &Slot)) -> ActorRef {
 fn it_closes_only_with_nothing_in_flight() {
     explore(AtMost(2), || {
         let slot = slot();
-        let other = sender(&slot, ActorRef::serve);
+        let other = sender(&slot, serve);
         let evictor = {
             let slot = Arc::clone(&slot);
             thread::spawn(move || evict(&slot))
         };
-        let first = deliver(&slot, || Some(bring_up(&slot, ActorRef::serve)));
+        let first = deliver(&slot, || Some(bring_up(&slot, serve)));
         assert_eq!(first, Outcome::Answered(Answer::Done));
         let other = other.join().unwrap();
         if evictor.join().unwrap() {
@@ -199,7 +145,7 @@ fn evict(slot: &Slot) -> bool {
     }
     assert_eq!(slot.held().in_flight.load(Ordering::Relaxed), 0, "closed with requests in flight");
     if let Some(actor) = slot.take_actor() {
-        assert!(lock(&actor.0.inbox).queue.is_empty(), "closed with messages queued");
+        assert!(!actor.has_queued(), "closed with messages queued");
         actor.drain();
     }
     true
@@ -211,12 +157,12 @@ mutant!(close_over_requests:
 
 #[test]
 fn every_request_is_answered_though_the_actor_dies() {
-    explore(AtMost(3), || death(ActorRef::end));
+    explore(AtMost(3), || death(end));
 }
 
 #[test]
 fn every_request_is_answered_though_the_mailbox_goes_first() {
-    explore(AtMost(3), || death(ActorRef::end_mailbox_first));
+    explore(AtMost(3), || death(end_mailbox_first));
 }
 
 /// Two requests, and an actor that answers none. Each hears of it, or there is a deadlock: a stranded message keeps the

@@ -1,0 +1,140 @@
+//! Activation against passivation: a session's messages are handled once each and in their sender's order, by one actor
+//! at a time, though the session is passivated between them (R13, I2).
+
+use std::{collections::hash_map::DefaultHasher, hash::BuildHasherDefault};
+
+use loom::thread::{self, JoinHandle};
+
+use crate::{
+    actor::ActorRef,
+    caller::{Answer, Caller, Way, call},
+    explore::{Preemptions::AtMost, explore},
+    registry::{self, Entered},
+    reply::Reply,
+    slot::{self, ActorPort},
+    sync::{Arc, Mutex, lock},
+};
+
+type Slot = slot::Slot<ActorRef<Message>, ()>;
+type Registry = registry::Registry<u8, ActorRef<Message>, (), BuildHasherDefault<DefaultHasher>>;
+
+struct Message {
+    sender: u8,
+    number: u8,
+    reply: Reply<Way, Place>,
+}
+
+/// A request's place in the slot.
+struct Place(Arc<Slot>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+const SESSION: u8 = 1;
+
+/// One session, and what its actors did.
+struct Session {
+    registry: Registry,
+    /// Held while a message is handled: by `try_lock`, so two actors at a time show.
+    handling: std::sync::Mutex<()>,
+    handled: Mutex<Vec<(u8, u8)>>,
+    actors: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Session {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            registry: Registry::new(1, 9, BuildHasherDefault::default()),
+            handling: std::sync::Mutex::default(),
+            handled: Mutex::new(Vec::new()),
+            actors: std::sync::Mutex::default(),
+        })
+    }
+
+    /// Sends a message and does not wait for it.
+    fn send(self: &Arc<Self>, sender: u8, number: u8) -> Caller {
+        let Entered { slot, removed } = self.registry.enter(&SESSION, 1, || ());
+        removed.iter().for_each(|slot| let_go(slot));
+        let (way, caller) = call();
+        let reply = Reply::new(way, Place(Arc::clone(&slot)));
+        let sent = slot.deliver(Message { sender, number, reply }, || Some(self.bring_up(&slot)));
+        assert!(sent.is_ok(), "no actor dies with a message on its way");
+        caller
+    }
+
+    fn bring_up(self: &Arc<Self>, slot: &Arc<Slot>) -> ActorRef<Message> {
+        let actor = ActorRef::new();
+        let (itself, session, slot) = (actor.clone(), Arc::clone(self), Arc::clone(slot));
+        let life = thread::spawn(move || {
+            while let Some(messages) = itself.receive() {
+                for message in messages {
+                    session.handle(message);
+                }
+            }
+            drop(slot.die());
+            itself.close();
+        });
+        self.actors.lock().unwrap().push(life);
+        actor
+    }
+
+    fn handle(&self, Message { sender, number, reply }: Message) {
+        let alone = self.handling.try_lock().expect("two actors of a session at a time");
+        lock(&self.handled).push((sender, number));
+        drop(alone);
+        reply.answer(Answer::Done);
+    }
+
+    fn passivate(&self) {
+        self.registry.evict_idle(2).iter().for_each(|slot| let_go(slot));
+    }
+
+    /// Ends all actors, and returns what was handled.
+    fn end(&self) -> Vec<(u8, u8)> {
+        self.registry.clear().iter().for_each(|slot| let_go(slot));
+        let actors = std::mem::take(&mut *self.actors.lock().unwrap());
+        for actor in actors {
+            actor.join().expect("a panic ends the model");
+        }
+        lock(&self.handled).clone()
+    }
+}
+
+fn let_go(slot: &Slot) {
+    if let Some(actor) = slot.take_actor() {
+        actor.drain();
+    }
+}
+
+#[test]
+fn messages_around_a_passivation_are_handled_once_and_in_order() {
+    explore(AtMost(3), || {
+        let session = Session::new();
+        let other = {
+            let session = Arc::clone(&session);
+            thread::spawn(move || {
+                session.passivate();
+                assert_eq!(session.send(2, 1).hear(), Answer::Done);
+            })
+        };
+        let callers = [session.send(1, 1), session.send(1, 2)];
+        for caller in callers {
+            assert_eq!(caller.hear(), Answer::Done);
+        }
+        other.join().unwrap();
+        let mut handled = session.end();
+        // Stable: what one sender sent stays as it was handled.
+        handled.sort_by_key(|(sender, _)| *sender);
+        assert_eq!(handled, [(1, 1), (1, 2), (2, 1)]);
+    });
+}
+
+mutant!(passivate_over_messages:
+    "slot: it closes at rest only"
+    is killed by messages_around_a_passivation_are_handled_once_and_in_order);
+mutant!(passivate_without_closing:
+    "registry: a slot is closed before it is taken out"
+    is killed by messages_around_a_passivation_are_handled_once_and_in_order);
