@@ -47,7 +47,7 @@ impl Drop for Place {
 }
 
 /// Answers what comes, until drained.
-fn serve(actor: ActorRef, slot: &Slot) {
+fn serve(actor: &ActorRef, slot: &Slot) {
     while let Some(messages) = actor.receive() {
         for message in messages {
             message.answer(Answer::Done);
@@ -57,13 +57,13 @@ fn serve(actor: ActorRef, slot: &Slot) {
 }
 
 /// Ends an actor: the guard in its state goes, then the mailbox with all that is in it.
-fn end(actor: ActorRef, slot: &Slot) {
+fn end(actor: &ActorRef, slot: &Slot) {
     drop(slot.die());
     actor.close();
 }
 
 /// Ends it the other way round: a runtime that shuts down drops a task's parts in any order.
-fn end_mailbox_first(actor: ActorRef, slot: &Slot) {
+fn end_mailbox_first(actor: &ActorRef, slot: &Slot) {
     actor.close();
     drop(slot.die());
 }
@@ -97,7 +97,7 @@ fn deliver(slot: &Arc<Slot>, spawn: impl FnOnce() -> Option<ActorRef>) -> Outcom
 }
 
 /// Sends a request from a thread of its own; `live` is the actor's life, if this brings it up.
-fn sender(slot: &Arc<Slot>, live: fn(ActorRef, &Slot)) -> JoinHandle<Outcome> {
+fn sender(slot: &Arc<Slot>, live: fn(&ActorRef, &Slot)) -> JoinHandle<Outcome> {
     let slot = Arc::clone(slot);
     thread::spawn(move || {
         if !slot.enter() {
@@ -108,10 +108,10 @@ fn sender(slot: &Arc<Slot>, live: fn(ActorRef, &Slot)) -> JoinHandle<Outcome> {
     })
 }
 
-fn bring_up(slot: &Arc<Slot>, live: fn(ActorRef, &Slot)) -> ActorRef {
+fn bring_up(slot: &Arc<Slot>, live: fn(&ActorRef, &Slot)) -> ActorRef {
     let actor = ActorRef::new();
     let (itself, its_slot) = (actor.clone(), Arc::clone(slot));
-    slot.held().keep(thread::spawn(move || live(itself, &its_slot)));
+    slot.held().keep(thread::spawn(move || live(&itself, &its_slot)));
     actor
 }
 
@@ -167,7 +167,7 @@ fn every_request_is_answered_though_the_mailbox_goes_first() {
 
 /// Two requests, and an actor that answers none. Each hears of it, or there is a deadlock: a stranded message keeps the
 /// slot, the slot the actor, and the actor the message.
-fn death(end: fn(ActorRef, &Slot)) {
+fn death(end: fn(&ActorRef, &Slot)) {
     let slot = slot();
     let other = sender(&slot, end);
     let first = deliver(&slot, || Some(bring_up(&slot, end)));
