@@ -1,6 +1,8 @@
 //! What the tests share: a place on disk, an engine whose clock is moved by hand, waiting for a condition, polling a
 //! future once.
 
+pub mod vfs;
+
 use std::{
     future::Future,
     path::PathBuf,
