@@ -1,6 +1,7 @@
 //! What the tests share: a place on disk, an engine whose clock is moved by hand, waiting for a condition, polling a
 //! future once.
 
+pub mod load;
 pub mod vfs;
 
 use std::{
@@ -190,6 +191,11 @@ impl Random {
         Self(seed)
     }
 
+    /// Takes this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Returns a generator of its own for one of several tasks.
     #[must_use]
     pub fn split(&mut self) -> Self {
@@ -201,7 +207,9 @@ impl Random {
         self.next() % end
     }
 
-    fn next(&mut self) -> u64 {
+    /// Returns any number.
+    #[expect(clippy::should_implement_trait, reason = "it never ends")]
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

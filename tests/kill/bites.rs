@@ -1,0 +1,106 @@
+//! The rig finds what it is to find: children that break their promises, and findings that were tampered with.
+
+use std::time::Duration;
+
+use sessile::Engine;
+use sessile_tests::{
+    PATIENCE, Place, Random,
+    load::{End, Found, Ledger, read_all},
+};
+
+use crate::{
+    campaign::{Aim, Campaign, Plan},
+    child::{Child, Options},
+};
+
+/// Kills within which a broken promise must be found.
+const KILLS_MAX: u64 = 15;
+
+/// Changes what was found, as a fault of the engine would have.
+type Tamper<'a> = &'a dyn Fn(&mut Vec<Found>);
+
+fn is_found(plan: Plan) -> bool {
+    let mut campaign = Campaign::new(Random::seeded(), plan);
+    for kill in 1..=KILLS_MAX {
+        let wrong = campaign.round();
+        if let Some(first) = wrong.first() {
+            println!("found by kill {kill}: {}", first.chars().take(200).collect::<String>());
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn a_process_that_acknowledges_before_it_commits_is_found_out() {
+    assert!(is_found(Plan { lies: true, aim: Some(Aim::Load), again: false, ..Plan::default() }));
+}
+
+#[test]
+fn a_process_that_does_not_flush_is_found_out() {
+    assert!(is_found(Plan {
+        flush_interval: Some(Duration::from_secs(3_600)),
+        flush_interval_claimed: Some(Duration::from_millis(50)),
+        engine_wide: Some(false),
+        aim: Some(Aim::Load),
+        again: false,
+        ..Plan::default()
+    }));
+}
+
+#[test]
+fn findings_that_were_tampered_with_are_found_out() {
+    const CLIENTS: u32 = 4;
+    const SESSIONS: u32 = 8;
+    let place = Place::new();
+    let options = Options {
+        seed: Random::seeded().next(),
+        clients: CLIENTS,
+        sessions_per_client: SESSIONS,
+        pad_max: 200,
+        engine_wide: true,
+        ..Options::default()
+    };
+    let mut child = Child::spawn(&place.path(), &options);
+    child.ready();
+    std::thread::sleep(Duration::from_millis(300));
+    child.shut_down();
+    child.milestone(PATIENCE).expect("it begins to shut down");
+    let mut ledger = Ledger::new(CLIENTS, CLIENTS * SESSIONS, 1_000);
+    child.end().entries.into_iter().for_each(|entry| ledger.enter(entry));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let found: Vec<Found> = runtime.block_on(async {
+        let engine = Engine::builder(place.path()).open().await.unwrap();
+        let records = read_all(&engine).await.unwrap();
+        engine.shutdown().await.unwrap();
+        records.iter().map(|record| Found::read(record).unwrap()).collect()
+    });
+    let judge = |found: &[Found]| ledger.clone().judge(End::Shutdown, found);
+    assert_eq!(judge(&found), Vec::<String>::new());
+    assert!(found.len() > 4 && found.len() < (CLIENTS * SESSIONS) as usize, "{} sessions", found.len());
+
+    let tampered = |change: Tamper<'_>| {
+        let mut found = found.clone();
+        change(&mut found);
+        found
+    };
+    let absent = (0..CLIENTS * SESSIONS).find(|key| found.iter().all(|found| found.key != *key)).unwrap();
+    let touched = found.iter().position(|found| found.touches > 0).expect("one was touched");
+    let changes: [(&str, Tamper<'_>); 12] = [
+        ("a session is lost", &|found| drop(found.remove(0))),
+        ("a deleted session is back", &|found| found.push(Found { key: absent, ..found[0].clone() })),
+        ("a session is there twice", &|found| found.push(Found { id: "old".to_owned(), ..found[0].clone() })),
+        ("nobody made a session", &|found| found.push(Found { key: CLIENTS * SESSIONS, ..found[0].clone() })),
+        ("a session has another id", &|found| found[0].id = "other".to_owned()),
+        ("an older state is back", &|found| found[0].seq -= 1),
+        ("an update is lost", &|found| found[0].updates += 1),
+        ("data is torn", &|found| found[0].is_sound = false),
+        ("the owner is another", &|found| found[0].user = !found[0].user),
+        ("a touch is lost", &|found| found[touched].touches -= 1),
+        ("a touch counts twice", &|found| found[touched].touches += 1),
+        ("a row number is used again", &|found| found[0].serial = 0),
+    ];
+    for (what, change) in changes {
+        assert!(!judge(&tampered(change)).is_empty(), "not found: {what}");
+    }
+}
