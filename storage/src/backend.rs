@@ -152,6 +152,12 @@ pub trait Backend {
     /// Writes a number.
     fn set_meta(&mut self, meta: Meta, value: i64) -> Result<(), Cause>;
 
+    /// Returns whether saves wait to be folded into their rows: those that must be under load, too, or any, `at_rest`.
+    fn fold_is_due(&self, at_rest: bool) -> bool;
+
+    /// Folds some of the saves that wait into their rows: a step short enough for commands to wait for.
+    fn fold(&mut self) -> Result<(), Cause>;
+
     /// Returns how many pages the log holds.
     fn log_pages(&self) -> u64;
 

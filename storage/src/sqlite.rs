@@ -4,6 +4,7 @@ mod lock;
 mod open;
 mod query;
 mod rows;
+mod save_log;
 mod schema;
 mod take_over;
 

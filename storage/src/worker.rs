@@ -115,6 +115,8 @@ struct Timers {
     quiet: Option<i64>,
     /// No checkpoint for too many pages before: the last one could not finish.
     checkpoint_not_before: i64,
+    /// No fold before: the last one could not be done.
+    fold_not_before: i64,
     clock_mark: i64,
     /// How far the wall clock had been followed ahead at the last look.
     offset: i64,
@@ -144,6 +146,7 @@ impl<B: Backend> Worker<B> {
             sweep: now.saturating_add(settings.sweep_interval),
             quiet: Some(now),
             checkpoint_not_before: now,
+            fold_not_before: now,
             clock_mark: now,
             offset: clock.offset(),
         };
@@ -465,6 +468,7 @@ impl<B: Backend> Worker<B> {
     /// Writes everything, syncs, empties the log. The connection is closed when the worker is dropped.
     pub(crate) fn close(&mut self) -> Result<(), Cause> {
         self.jobs.clear();
+        self.fold_everything().map_err(|broken| broken.cause)?;
         self.begin(Some(Durability::Synced), LOCK_WAIT)?;
         // Frozen first: a touch from here on finds the engine closed, and is not counted in vain.
         let rows = self.table.freeze_all();

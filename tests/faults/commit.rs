@@ -254,7 +254,7 @@ async fn one_command_that_the_database_refuses_fails_alone() {
     let rig = Rig::open().await;
     let (good, bad) = (rig.create("good").await, rig.create("bad").await);
     // An index that cannot be kept for one value: the statement fails in the middle of the transaction.
-    let refuse = "CREATE INDEX refuse ON session (abs(iif(data = '\"2\"', -9223372036854775807 - 1, 0)))";
+    let refuse = "CREATE INDEX refuse ON save_log (abs(iif(data = '\"2\"', -9223372036854775807 - 1, 0)))";
     rig.place.connect().execute_batch(refuse).unwrap();
     let stall = Faults::of(&rig.engine).stall();
     let mut first = pin!(good.save("1"));

@@ -22,6 +22,7 @@ use crate::{
 
 use super::{
     lock::{FileLock, io_error},
+    save_log::SaveLog,
     schema::{self, Contents, open_error},
     take_over::take_over,
 };
@@ -65,6 +66,7 @@ pub struct Sqlite {
     /// Row numbers handed out, and the end of the block that is on record.
     pub(super) serial_next: i64,
     pub(super) serial_end: i64,
+    pub(super) save_log: SaveLog,
     pub(super) synced: bool,
     /// Whether the open transaction may write.
     pub(super) is_writing: bool,
@@ -105,6 +107,7 @@ impl Sqlite {
             data_version: 0,
             serial_next: 0,
             serial_end: 0,
+            save_log: SaveLog::default(),
             synced: false,
             is_writing: false,
         };
@@ -163,6 +166,7 @@ impl Sqlite {
         let epoch = self.meta(Meta::Epoch).map_err(storage)?;
         self.set_meta(Meta::Epoch, epoch.wrapping_add(1)).map_err(storage)?;
         self.foreign_writes().map_err(storage)?;
+        self.read_save_log().map_err(storage)?;
         self.commit().map_err(|error| match error {
             crate::backend::CommitError::Busy(cause) | crate::backend::CommitError::Unknown(cause) => storage(cause),
         })

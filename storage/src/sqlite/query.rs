@@ -140,10 +140,11 @@ pub(super) fn list(backend: &Sqlite, query: &Query, judging: Judging) -> Result<
     let mut rows = statement.query(params_from_iter(condition.parameters)).map_err(|error| cause(&error))?;
     let mut page = Vec::new();
     while let Some(row) = rows.next().map_err(|error| cause(&error))? {
-        let (stored, activity) = read_row(row)?;
-        let data_bytes: i64 = row.get(10).map_err(|error| cause(&error))?;
+        let (mut stored, activity) = read_row(row)?;
+        let in_row: i64 = row.get(10).map_err(|error| cause(&error))?;
+        let data_bytes = backend.save_log.overlay(&mut stored).unwrap_or(in_row.cast_unsigned());
         let deadlines = judging.defaults.deadlines(stored.created_at, stored.idle_timeout, stored.expires_at);
-        page.push(Summary { stored, data_bytes: data_bytes.cast_unsigned(), activity, deadlines });
+        page.push(Summary { stored, data_bytes, activity, deadlines });
     }
     Ok(page)
 }

@@ -56,17 +56,17 @@ impl Sqlite {
         self.number("SELECT value FROM meta WHERE key = 'serial_next'", [])
     }
 
-    fn find_by(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<Option<Row>, ReadError> {
+    fn find_by(&self, sql: &str, read: Read, parameters: impl rusqlite::Params) -> Result<Option<Row>, ReadError> {
         let mut statement = self.statement(sql)?;
         let mut rows = statement.query(parameters).map_err(|error| cause(&error))?;
         let Some(row) = rows.next().map_err(|error| cause(&error))? else { return Ok(None) };
         let (mut stored, activity) = read_row(row)?;
-        stored.data = match row.get_ref(10).map_err(|error| cause(&error))? {
-            ValueRef::Text(text) => Data::Json(Bytes::copy_from_slice(text)),
-            ValueRef::Blob(bytes) => Data::Raw(Bytes::copy_from_slice(bytes)),
-            ValueRef::Null => Data::default(),
-            _ => return Err(ReadError::Corrupt(stored.serial)),
-        };
+        let data = row.get_ref(10).map_err(|error| cause(&error))?;
+        if self.save_log.overlay(&mut stored).is_none() {
+            stored.data = read_data(data, stored.serial)?;
+        } else if read == Read::All {
+            stored.data = self.appended_data(stored.serial)?.unwrap_or_default();
+        }
         Ok(Some(Row { stored, activity }))
     }
 
@@ -112,8 +112,18 @@ fn metadata_text(metadata: &Metadata) -> Option<String> {
     (!metadata.is_empty()).then(|| serde_json::to_string(metadata).expect("a map of strings encodes"))
 }
 
+/// Reads data from its column; NULL stands for data not asked for.
+pub(super) fn read_data(value: ValueRef<'_>, serial: i64) -> Result<Data, ReadError> {
+    match value {
+        ValueRef::Text(text) => Ok(Data::Json(Bytes::copy_from_slice(text))),
+        ValueRef::Blob(bytes) => Ok(Data::Raw(Bytes::copy_from_slice(bytes))),
+        ValueRef::Null => Ok(Data::default()),
+        _ => Err(ReadError::Corrupt(serial)),
+    }
+}
+
 /// Stores data as what it is: JSON as text, all else as a blob.
-struct DataColumn<'a>(&'a Data);
+pub(super) struct DataColumn<'a>(pub(super) &'a Data);
 
 impl rusqlite::ToSql for DataColumn<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -151,7 +161,10 @@ impl Backend for Sqlite {
 
     fn commit(&mut self) -> Result<(), CommitError> {
         match self.execute("COMMIT", []) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.save_log.keep();
+                Ok(())
+            }
             Err(cause) if cause.kind == CauseKind::Busy && !self.connection.is_autocommit() => {
                 Err(CommitError::Busy(cause))
             }
@@ -163,14 +176,19 @@ impl Backend for Sqlite {
         if std::mem::take(&mut self.is_writing) {
             // What was put on record in this transaction may be gone.
             self.serial_end = self.serial_next;
+            self.save_log.take_back();
         }
         if self.connection.is_autocommit() { Ok(()) } else { self.execute("ROLLBACK", []).map(drop) }
     }
 
     fn foreign_writes(&mut self) -> Result<bool, Cause> {
         let version = self.number("PRAGMA data_version", [])?;
-        let before = std::mem::replace(&mut self.data_version, version);
-        Ok(before != 0 && before != version)
+        let is_foreign = self.data_version != 0 && self.data_version != version;
+        if is_foreign {
+            self.read_save_log()?;
+        }
+        self.data_version = version;
+        Ok(is_foreign)
     }
 
     fn find(&mut self, id: &SessionId, read: Read) -> Result<Option<Row>, ReadError> {
@@ -178,7 +196,7 @@ impl Backend for Sqlite {
             Read::All => find_sql!("s.data", "s.id = ?1"),
             Read::WithoutData => find_sql!("NULL", "s.id = ?1"),
         };
-        self.find_by(sql, [id.as_str()])
+        self.find_by(sql, read, [id.as_str()])
     }
 
     fn find_at(&mut self, serial: i64, id: &SessionId, read: Read) -> Result<Option<Row>, ReadError> {
@@ -186,7 +204,7 @@ impl Backend for Sqlite {
             Read::All => find_sql!("s.data", "s.serial = ?1 AND s.id = ?2"),
             Read::WithoutData => find_sql!("NULL", "s.serial = ?1 AND s.id = ?2"),
         };
-        self.find_by(sql, params![serial, id.as_str()])
+        self.find_by(sql, read, params![serial, id.as_str()])
     }
 
     fn next_serial(&mut self) -> Result<i64, Cause> {
@@ -238,16 +256,24 @@ impl Backend for Sqlite {
     }
 
     fn update(&mut self, old: &Stored, new: &Stored) -> Result<bool, Cause> {
+        if self.is_appended(old, new) {
+            return self.append(old, new);
+        }
+        let Some(counters) = self.save_log.counters_under(old) else { return Ok(false) };
         let (serial, id, data) = (old.serial, old.id.as_str(), DataColumn(&new.data));
+        let (lowest, highest) = counters.into_inner();
         let metadata = metadata_text(&new.metadata);
         // Naming an indexed column rewrites its index, so a plain save names none.
         let updated = if old.id == new.id && old.user == new.user {
-            self.statement("UPDATE session SET counter = ?3, metadata = ?4, data = ?5 WHERE serial = ?1 AND id = ?2 AND counter = ?6")?
-                .execute(params![serial, id, new.counter, metadata, data, old.counter])
+            self.statement(
+                "UPDATE session SET counter = ?3, metadata = ?4, data = ?5 \
+                 WHERE serial = ?1 AND id = ?2 AND counter BETWEEN ?6 AND ?7",
+            )?
+            .execute(params![serial, id, new.counter, metadata, data, lowest, highest])
         } else {
             self.statement(
                 "UPDATE session SET counter = ?3, metadata = ?4, data = ?5, id = ?6, user = ?7 \
-                 WHERE serial = ?1 AND id = ?2 AND counter = ?8",
+                 WHERE serial = ?1 AND id = ?2 AND counter BETWEEN ?8 AND ?9",
             )?
             .execute(params![
                 serial,
@@ -257,7 +283,8 @@ impl Backend for Sqlite {
                 data,
                 new.id.as_str(),
                 new.user,
-                old.counter
+                lowest,
+                highest
             ])
         };
         match updated {
@@ -266,6 +293,7 @@ impl Backend for Sqlite {
             Err(error) if is_taken(&error) => return Ok(false),
             Err(error) => return Err(cause(&error)),
         }
+        self.save_log.end(serial);
         if (old.idle_timeout, old.expires_at) != (new.idle_timeout, new.expires_at) {
             self.execute(
                 "UPDATE activity SET idle_timeout = ?2, expires_at = ?3 WHERE serial = ?1",
@@ -277,6 +305,7 @@ impl Backend for Sqlite {
 
     fn delete(&mut self, serial: i64) -> Result<(), Cause> {
         self.execute("DELETE FROM session WHERE serial = ?1", [serial])?;
+        self.save_log.end(serial);
         self.execute("DELETE FROM activity WHERE serial = ?1", [serial]).map(drop)
     }
 
@@ -323,6 +352,14 @@ impl Backend for Sqlite {
 
     fn set_meta(&mut self, meta: Meta, value: i64) -> Result<(), Cause> {
         self.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![key(meta), value]).map(drop)
+    }
+
+    fn fold_is_due(&self, at_rest: bool) -> bool {
+        self.save_log.is_due(at_rest)
+    }
+
+    fn fold(&mut self) -> Result<(), Cause> {
+        self.fold_some()
     }
 
     fn log_pages(&self) -> u64 {

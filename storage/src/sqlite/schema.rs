@@ -1,7 +1,8 @@
 //! The tables, and how an older file becomes one of today.
 //!
 //! `session` holds what changes by a save and `activity` what changes by a touch: a touch must not rewrite a page of
-//! data. The two share the row number. Row numbers come from blocks that `meta` records, so none is used twice even when
+//! data. The two share the row number. `save_log` holds saves that are not in their rows yet ([`super::save_log`]);
+//! `current_session` is for whoever reads the file with other means. Row numbers come from blocks that `meta` records, so none is used twice even when
 //! the highest row is deleted (rule R6); that is cheaper than AUTOINCREMENT, which writes a row of its own per insert.
 
 use rusqlite::{Connection, Transaction};
@@ -44,6 +45,33 @@ const MIGRATIONS: &[&str] = &["
         ('epoch', 0),           -- counts openings of the file for writing
         ('sync_seq', 0),        -- changes in every synced commit, so that each has something to sync
         ('clock', 0);           -- the latest engine time known
+", "
+    -- Saves that are not in their rows yet. One counts if its counter is above its row's and the highest of its row.
+    CREATE TABLE save_log (
+        position INTEGER PRIMARY KEY,
+        serial INTEGER NOT NULL,
+        counter INTEGER NOT NULL,
+        data ANY NOT NULL
+    ) STRICT;
+
+    -- What another process writes is newer than what the log holds, which is never over 131072 entries: the counter moves
+    -- past them. The engine itself runs no triggers.
+    CREATE TRIGGER session_written AFTER UPDATE OF data ON session BEGIN
+        UPDATE session SET counter = NEW.counter + 131072 WHERE serial = NEW.serial;
+    END;
+    CREATE TRIGGER session_added AFTER INSERT ON session BEGIN
+        UPDATE session SET counter = NEW.counter + 131072 WHERE serial = NEW.serial;
+    END;
+
+    -- Sessions as they are, for people and for other programs.
+    CREATE VIEW current_session AS
+    SELECT s.serial, s.id, s.user, coalesce(l.counter, s.counter) AS counter, s.metadata,
+        CASE WHEN l.serial IS NULL THEN s.data ELSE l.data END AS data,
+        a.created_at, a.last_active_at, a.touch_count, a.idle_timeout, a.expires_at
+    FROM session s
+    LEFT JOIN activity a ON a.serial = s.serial
+    LEFT JOIN (SELECT serial, max(counter) AS counter, data FROM save_log GROUP BY serial) l
+        ON l.serial = s.serial AND l.counter > s.counter;
 "];
 
 /// What a file holds.

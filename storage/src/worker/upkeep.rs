@@ -1,4 +1,4 @@
-//! What the worker does beside commands, by its timers: flushes, sweeps, checkpoints.
+//! What the worker does beside commands, by its timers: flushes, sweeps, folds, checkpoints.
 
 use std::sync::Arc;
 
@@ -7,9 +7,10 @@ use crate::{
     cell::{Activity, Cell},
     command::{Command, HeldRecord},
     error::{Cause, CauseKind, InterruptedBy},
+    record::Durability,
 };
 
-use super::{Broken, QUIET_US, Worker};
+use super::{Broken, LOCK_WAIT_FIRST, QUIET_US, Worker};
 
 /// Pages in the log at which a checkpoint runs although commands wait (32 MB): the more the log holds, the fewer times
 /// a page is written that many commits changed.
@@ -56,7 +57,8 @@ impl<B: Backend> Worker<B> {
             return 0;
         }
         let timers = &self.timers;
-        let due = [timers.flush, timers.quiet].into_iter().flatten().fold(timers.sweep, i64::min);
+        let fold = self.backend.fold_is_due(false).then_some(timers.fold_not_before);
+        let due = [timers.flush, timers.quiet, fold].into_iter().flatten().fold(timers.sweep, i64::min);
         (due - self.clock.monotonic()).max(0)
     }
 
@@ -71,7 +73,46 @@ impl<B: Backend> Worker<B> {
         }
         self.sweep_if_due(now);
         self.step_deletion()?;
+        self.fold_if_due(now)?;
         self.checkpoint_if_due(now)
+    }
+
+    /// Does one step of folding saves into their rows, if that is due.
+    fn fold_if_due(&mut self, now: i64) -> Result<(), Broken> {
+        let at_rest = self.timers.quiet.is_some_and(|due| due <= now);
+        if now < self.timers.fold_not_before || !self.backend.fold_is_due(at_rest) {
+            return Ok(());
+        }
+        if let Err(cause) = self.fold_step()? {
+            // The log keeps what it holds; nothing is lost by waiting.
+            self.timers.fold_not_before = now + QUIET_US;
+            if cause.kind != CauseKind::Busy {
+                self.shared.trouble(&cause, self.clock.now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds all saves into their rows, at the end.
+    pub(super) fn fold_everything(&mut self) -> Result<(), Broken> {
+        while self.backend.fold_is_due(true) {
+            if let Err(cause) = self.fold_step()? {
+                tracing::info!(%cause, "saves stay in the log; the next opening folds them");
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn fold_step(&mut self) -> Result<Result<(), Cause>, Broken> {
+        let begun = self.begin(Some(Durability::Committed), LOCK_WAIT_FIRST);
+        match begun.and_then(|()| self.backend.fold()) {
+            Ok(()) => self.commit().map(Ok),
+            Err(cause) => {
+                self.roll_back(&cause)?;
+                Ok(Err(cause))
+            }
+        }
     }
 
     /// Writes up to `rows_max` dirty cells in the running transaction.

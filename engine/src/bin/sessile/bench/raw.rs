@@ -26,6 +26,8 @@ use super::{
 /// The pages in the log at which SQLite folds it into the database: the engine's high mark, where a busy engine does. At
 /// SQLite's own 1,000, pages that change often are folded in more often, and the limit would look lower than it is.
 const CHECKPOINT_PAGES: u32 = 8_192;
+/// Saves in the log at which they are folded into their rows: the engine's own bound.
+const FOLD_FROM: usize = 65_536;
 /// The engine's default flush interval.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -67,6 +69,7 @@ impl Store for Raw {
             world: world.clone(),
             created: Vec::new(),
             refreshed: BTreeMap::new(),
+            appended: Appended::default(),
             flushed_at: Instant::now(),
         };
         Ok(shares.iter().map(client).collect())
@@ -80,7 +83,7 @@ impl Store for Raw {
         recipe::compare(
             path,
             &ledger,
-            "SELECT count(*) FROM session JOIN activity USING (serial)",
+            "SELECT count(*) FROM current_session",
             "SELECT data, touch_count FROM session JOIN activity USING (serial) WHERE id = ?1",
         )
     }
@@ -94,7 +97,30 @@ pub(crate) struct RawClient {
     created: Vec<(Box<str>, usize)>,
     /// When the sessions saved since the last flush were saved: the engine, too, writes that down every 250 ms.
     refreshed: BTreeMap<i64, i64>,
+    appended: Appended,
     flushed_at: Instant,
+}
+
+/// The saves in the log: where the newest of each row is, and how many there are.
+#[derive(Debug, Default)]
+struct Appended {
+    positions: BTreeMap<i64, i64>,
+    saves: usize,
+}
+
+impl Appended {
+    fn fold(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        for (serial, position) in std::mem::take(&mut self.positions) {
+            connection
+                .prepare_cached(
+                    "UPDATE session SET (counter, data) = (SELECT counter, data FROM save_log WHERE position = ?2)
+                     WHERE serial = ?1",
+                )?
+                .execute([serial, position])?;
+        }
+        self.saves = 0;
+        connection.execute("DELETE FROM save_log", []).map(drop)
+    }
 }
 
 impl Client for RawClient {
@@ -107,6 +133,8 @@ impl Client for RawClient {
             }
             if op == Op::Save {
                 self.refreshed.insert(serial(item.session), now_us());
+                self.appended.positions.insert(serial(item.session), connection.last_insert_rowid());
+                self.appended.saves += 1;
             }
         }
         if self.flushed_at.elapsed() >= FLUSH_INTERVAL {
@@ -116,6 +144,9 @@ impl Client for RawClient {
                     .prepare_cached("UPDATE activity SET last_active_at = max(last_active_at, ?2) WHERE serial = ?1")?
                     .execute(params![serial, at])?;
             }
+        }
+        if self.appended.saves >= FOLD_FROM {
+            self.appended.fold(&connection)?;
         }
         connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
@@ -135,8 +166,8 @@ fn perform(connection: &Connection, world: &World, op: Op, item: Item) -> anyhow
             return Ok(None);
         }
         Op::Save => connection
-            .prepare_cached("UPDATE session SET data = ?3, counter = counter + 1 WHERE serial = ?1 AND id = ?2")?
-            .execute(params![serial(session), &*world.ids[session], world.payloads.json(session, sequence)])?,
+            .prepare_cached("INSERT INTO save_log (serial, counter, data) VALUES (?1, ?2, ?3)")?
+            .execute(params![serial(session), sequence as i64 + 1, world.payloads.json(session, sequence)])?,
         Op::Touch | Op::TouchCommitted => connection
             .prepare_cached(
                 "UPDATE activity SET last_active_at = max(last_active_at, ?2), touch_count = touch_count + 1

@@ -1,0 +1,259 @@
+//! Saves that wait in a log: appended at the right edge of one table, and folded into their rows later, in row order.
+//!
+//! A save into its row writes that row's page, alone. Appended, some ten saves share a page; folded, the saves of one
+//! row become one, and those of neighbouring rows share their page.
+//!
+//! ```text
+//!   save ──append──▶ save_log ──fold, in small steps──▶ session     at rest, or when the log is long
+//! ```
+//!
+//! **An entry counts if its counter is above its row's, and the highest of its row's entries.** So whatever writes a row
+//! in full ends the entries before it by the row's counter, and those of a deleted row have no row, for numbers are never
+//! used twice (rule R6). Nothing has to be deleted from the log to keep it right; entries go with the fold that has dealt
+//! with all up to theirs. Which entries count is kept in memory, and read anew when the connection is opened or another
+//! process has written.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use rusqlite::params;
+
+use crate::{
+    backend::ReadError,
+    error::Cause,
+    record::{Data, Stored},
+};
+
+use super::{
+    cause,
+    open::Sqlite,
+    rows::{DataColumn, read_data},
+};
+
+/// Data up to so many bytes is appended. A larger row shares its page with few others, so a log would only write it twice.
+const APPEND_BYTES_MAX: usize = 1_024;
+/// Entries from which on they are folded although commands wait: as many as let the saves of one row, and of its
+/// neighbours, meet; 64 MiB at most.
+const FOLD_FROM: i64 = 65_536;
+/// Entries beyond which a save goes to its row at once: bounds the file, and the time to open it. Stands in the schema,
+/// too: a foreign write moves a row's counter past all entries by so much.
+const ENTRIES_MAX: i64 = 131_072;
+/// Rows folded in one transaction: a millisecond, for which commands wait.
+const FOLD_ROWS: usize = 256;
+/// Entries deleted in one transaction; cheaper, for whole pages go.
+const FOLD_DELETES: i64 = 2_048;
+
+/// What the log holds.
+#[derive(Debug, Default)]
+pub(super) struct SaveLog {
+    /// The entry that counts, by row.
+    latest: HashMap<i64, Entry, RandomState>,
+    /// Entries in the table, whether they count or not.
+    entries: i64,
+    fold: Option<Fold>,
+    /// What the open transaction has changed: rows with the entry they had, and how many entries there were.
+    undo: Vec<(i64, Option<Entry>)>,
+    entries_before: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    position: i64,
+    counter: i64,
+    bytes: i64,
+}
+
+/// A fold under way.
+#[derive(Debug)]
+struct Fold {
+    /// The last position it deals with.
+    until: i64,
+    /// Rows still to write, the last in row order first.
+    rows: Vec<i64>,
+}
+
+impl SaveLog {
+    fn set(&mut self, serial: i64, entry: Option<Entry>) {
+        let before = match entry {
+            Some(entry) => self.latest.insert(serial, entry),
+            None => self.latest.remove(&serial),
+        };
+        if before.is_some() || entry.is_some() {
+            self.undo.push((serial, before));
+        }
+    }
+
+    /// Ends what the log holds for a row: the row itself is written, or deleted.
+    pub(super) fn end(&mut self, serial: i64) {
+        self.set(serial, None);
+    }
+
+    /// The transaction has committed.
+    pub(super) fn keep(&mut self) {
+        self.undo.clear();
+        self.entries_before = self.entries;
+    }
+
+    /// The transaction is rolled back.
+    pub(super) fn take_back(&mut self) {
+        while let Some((serial, before)) = self.undo.pop() {
+            match before {
+                Some(entry) => self.latest.insert(serial, entry),
+                None => self.latest.remove(&serial),
+            };
+        }
+        self.entries = self.entries_before;
+        // What it had done may be undone with the rest: it begins again, with what is left.
+        self.fold = None;
+    }
+
+    /// Returns whether there is something to fold now.
+    pub(super) fn is_due(&self, at_rest: bool) -> bool {
+        self.fold.is_some() || self.entries >= FOLD_FROM || at_rest && self.entries > 0
+    }
+
+    /// Overlays a row's counter, and returns how large its data is, where the log has it.
+    pub(super) fn overlay(&self, stored: &mut Stored) -> Option<u64> {
+        let entry = self.latest.get(&stored.serial)?;
+        stored.counter = entry.counter;
+        Some(entry.bytes.cast_unsigned())
+    }
+
+    /// Returns the counter that a row's own is to have for a write over `old`: its very own, or any below where the log
+    /// holds what was saved since. `None`: the row is not in the state `old`.
+    pub(super) fn counters_under(&self, old: &Stored) -> Option<std::ops::RangeInclusive<i64>> {
+        match self.latest.get(&old.serial) {
+            None => Some(old.counter..=old.counter),
+            Some(entry) => (entry.counter == old.counter).then_some(i64::MIN..=old.counter),
+        }
+    }
+}
+
+impl Sqlite {
+    /// Reads which entries count. In a transaction.
+    pub(super) fn read_save_log(&mut self) -> Result<(), Cause> {
+        let mut log = SaveLog::default();
+        {
+            let mut statement = self.statement(
+                "SELECT l.serial, l.position, l.counter, octet_length(l.data), s.counter \
+                 FROM save_log l LEFT JOIN session s ON s.serial = l.serial ORDER BY l.position",
+            )?;
+            let mut rows = statement.query([]).map_err(|error| cause(&error))?;
+            while let Some(row) = rows.next().map_err(|error| cause(&error))? {
+                log.entries += 1;
+                let read = || -> rusqlite::Result<_> {
+                    let entry = Entry { position: row.get(1)?, counter: row.get(2)?, bytes: row.get(3)? };
+                    Ok((row.get(0)?, entry, row.get::<_, Option<i64>>(4)?))
+                };
+                let (serial, entry, counter): (i64, Entry, Option<i64>) = read().map_err(|error| cause(&error))?;
+                let is_newer = log.latest.get(&serial).is_none_or(|other| other.counter < entry.counter);
+                if is_newer && counter.is_some_and(|counter| counter < entry.counter) {
+                    log.latest.insert(serial, entry);
+                }
+            }
+        }
+        log.entries_before = log.entries;
+        self.save_log = log;
+        Ok(())
+    }
+
+    /// Returns whether the change from `old` to `new` may go to the log.
+    pub(super) fn is_appended(&self, old: &Stored, new: &Stored) -> bool {
+        self.has_file()
+            && new.data.bytes().len() <= APPEND_BYTES_MAX
+            && self.save_log.entries < ENTRIES_MAX
+            && (&old.id, &old.user, &old.metadata) == (&new.id, &new.user, &new.metadata)
+            && (old.idle_timeout, old.expires_at) == (new.idle_timeout, new.expires_at)
+    }
+
+    /// Appends the data of `new`; false if the row is not in the state `old`.
+    pub(super) fn append(&mut self, old: &Stored, new: &Stored) -> Result<bool, Cause> {
+        let serial = old.serial;
+        let is_there = match self.save_log.latest.get(&serial) {
+            Some(entry) => entry.counter == old.counter,
+            // The first save since its row was written: is the row what we think it is?
+            None => self
+                .statement("SELECT 1 FROM session WHERE serial = ?1 AND id = ?2 AND counter = ?3")?
+                .exists(params![serial, old.id.as_str(), old.counter])
+                .map_err(|error| cause(&error))?,
+        };
+        if !is_there {
+            return Ok(false);
+        }
+        self.statement("INSERT INTO save_log (serial, counter, data) VALUES (?1, ?2, ?3)")?
+            .execute(params![serial, new.counter, DataColumn(&new.data)])
+            .map_err(|error| cause(&error))?;
+        let position = self.connection.last_insert_rowid();
+        let bytes = new.data.bytes().len() as i64;
+        self.save_log.set(serial, Some(Entry { position, counter: new.counter, bytes }));
+        self.save_log.entries += 1;
+        Ok(true)
+    }
+
+    /// Reads the data of a row from the log, where the log has it.
+    pub(super) fn appended_data(&self, serial: i64) -> Result<Option<Data>, ReadError> {
+        let Some(entry) = self.save_log.latest.get(&serial) else { return Ok(None) };
+        let mut statement = self.statement("SELECT data FROM save_log WHERE position = ?1")?;
+        let mut rows = statement.query([entry.position]).map_err(|error| cause(&error))?;
+        match rows.next().map_err(|error| cause(&error))? {
+            Some(row) => read_data(row.get_ref(0).map_err(|error| cause(&error))?, serial).map(Some),
+            None => Err(ReadError::Corrupt(serial)),
+        }
+    }
+
+    /// Folds some of the log into the rows, in the open transaction.
+    pub(super) fn fold_some(&mut self) -> Result<(), Cause> {
+        let mut fold = match self.save_log.fold.take() {
+            Some(fold) => fold,
+            None => self.begin_fold()?,
+        };
+        if fold.rows.is_empty() {
+            if self.delete_folded(fold.until)? {
+                self.save_log.fold = Some(fold);
+            }
+            return Ok(());
+        }
+        for _ in 0..FOLD_ROWS {
+            let Some(serial) = fold.rows.pop() else { break };
+            // Saved once more since the fold began: the next one's business.
+            let Some(entry) = self.save_log.latest.get(&serial).filter(|entry| entry.position <= fold.until) else {
+                continue;
+            };
+            self.statement(
+                "UPDATE session SET counter = ?2, data = (SELECT data FROM save_log WHERE position = ?3) \
+                 WHERE serial = ?1 AND counter < ?2",
+            )?
+            .execute(params![serial, entry.counter, entry.position])
+            .map_err(|error| cause(&error))?;
+            self.save_log.end(serial);
+        }
+        self.save_log.fold = Some(fold);
+        Ok(())
+    }
+
+    fn begin_fold(&mut self) -> Result<Fold, Cause> {
+        let until = self
+            .statement("SELECT coalesce(max(position), 0) FROM save_log")?
+            .query_row([], |row| row.get(0))
+            .map_err(|error| cause(&error))?;
+        let mut rows: Vec<i64> = self.save_log.latest.keys().copied().collect();
+        rows.sort_unstable_by(|one, other| other.cmp(one));
+        Ok(Fold { until, rows })
+    }
+
+    /// Deletes entries that are dealt with; returns whether there are more of them.
+    fn delete_folded(&mut self, until: i64) -> Result<bool, Cause> {
+        let first: Option<i64> = self
+            .statement("SELECT min(position) FROM save_log")?
+            .query_row([], |row| row.get(0))
+            .map_err(|error| cause(&error))?;
+        let Some(first) = first.filter(|first| *first <= until) else { return Ok(false) };
+        let last = until.min(first.saturating_add(FOLD_DELETES - 1));
+        let deleted = self
+            .statement("DELETE FROM save_log WHERE position <= ?1")?
+            .execute([last])
+            .map_err(|error| cause(&error))?;
+        self.save_log.entries -= deleted as i64;
+        Ok(last < until)
+    }
+}
