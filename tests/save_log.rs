@@ -78,7 +78,7 @@ impl Model {
     /// As another process sees it.
     fn assert_is_shown(&self, path: &Path) {
         let other = Connection::open(path).unwrap();
-        let mut statement = other.prepare("SELECT serial, id, counter, data FROM current_session").unwrap();
+        let mut statement = other.prepare_cached("SELECT serial, id, counter, data FROM current_session").unwrap();
         let mut rows = statement.query([]).unwrap();
         let mut seen = 0;
         while let Some(row) = rows.next().unwrap() {
@@ -119,7 +119,7 @@ fn any_order_of_saves_folds_and_faults_reads_as_if_there_were_no_log() {
     write(&mut backend);
     for step in 0..effort(STEPS.0, STEPS.1) {
         let any = |random: &mut Random, model: &Model| {
-            let at = random.below(model.now.len().max(1) as u64) as usize;
+            let at = usize::try_from(random.below(model.now.len().max(1) as u64)).unwrap();
             model.now.values().nth(at).cloned()
         };
         match random.below(100) {
@@ -150,7 +150,7 @@ fn any_order_of_saves_folds_and_faults_reads_as_if_there_were_no_log() {
             34..36 => {
                 // A state that the row is not in.
                 if let Some(mut old) = any(&mut random, &model) {
-                    old.counter -= 1 + random.below(2) as i64 * 2;
+                    old.counter -= 1 + random.below(2).cast_signed() * 2;
                     let new = changed(&mut random, &old, step);
                     if new.counter != old.counter {
                         assert!(!backend.update(&old, &new).unwrap());

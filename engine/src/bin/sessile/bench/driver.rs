@@ -141,6 +141,8 @@ async fn measure<S: Store>(
     clients: usize,
 ) -> anyhow::Result<Measurement> {
     let (tasks, batch) = if S::TAKES_BATCHES { (1, clients) } else { (clients, 1) };
+    // One client after another waits for answers, not for the work behind them.
+    let ops_min = if clients > 1 { S::operations_min(op).div_ceil(tasks as u64) } else { 0 };
     let shares = ledger.shares(world, tasks);
     let clients = store.clients(world, &shares, op).await?;
     idle().await;
@@ -150,7 +152,7 @@ async fn measure<S: Store>(
     let mut running = JoinSet::new();
     for (client, share) in clients.into_iter().zip(shares) {
         let (deadline, world) = (began + plan.duration, world.clone());
-        let work = Work { client, share, op, batch, alone: tasks == 1, deadline, world };
+        let work = Work { client, share, op, batch, alone: tasks == 1, deadline, ops_min, world };
         running.spawn(work.run());
     }
     let done = running.join_all().await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
@@ -182,6 +184,7 @@ struct Work<C> {
     /// Nobody waits for the worker: to give way would send the task back and forth between two of them.
     alone: bool,
     deadline: Instant,
+    ops_min: u64,
     world: Arc<World>,
 }
 
@@ -195,7 +198,7 @@ struct Done<C> {
 
 impl<C: Client> Work<C> {
     async fn run(self) -> anyhow::Result<Done<C>> {
-        let Self { mut client, mut share, op, batch, alone, deadline, world } = self;
+        let Self { mut client, mut share, op, batch, alone, deadline, ops_min, world } = self;
         let pace = C::pace(op);
         let stride = pace.stride();
         let mut items = Vec::with_capacity(batch);
@@ -210,7 +213,7 @@ impl<C: Client> Work<C> {
             if let Some(began) = began {
                 let now = Instant::now();
                 latencies.saturating_record_n((now - began).as_nanos() as u64, batch as u64);
-                if now >= deadline {
+                if now >= deadline && rounds * batch as u64 >= ops_min {
                     break;
                 }
                 if !alone {

@@ -31,10 +31,16 @@ const FOLD_FROM: usize = 65_536;
 /// The engine's default flush interval.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The loop's connection.
+/// The loop's database.
 #[derive(Debug)]
 pub(crate) struct Raw {
-    connection: Arc<Mutex<Connection>>,
+    database: Arc<Mutex<Database>>,
+}
+
+#[derive(Debug)]
+struct Database {
+    connection: Connection,
+    appended: Appended,
 }
 
 impl Store for Raw {
@@ -51,12 +57,12 @@ impl Store for Raw {
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         // Else SQLite plans a cached join anew each time it is used, which takes 20 µs.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self { database: Arc::new(Mutex::new(Database { connection, appended: Appended::default() })) })
     }
 
     async fn fill(&self, sessions: usize, payloads: &Arc<Payloads>) -> anyhow::Result<Vec<Box<str>>> {
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let transaction = connection.transaction()?;
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = database.connection.transaction()?;
         let ids =
             (0..sessions).map(|session| insert(&transaction, session, payloads)).collect::<anyhow::Result<_>>()?;
         transaction.commit()?;
@@ -65,39 +71,48 @@ impl Store for Raw {
 
     async fn clients(&self, world: &Arc<World>, shares: &[Share], _op: Op) -> anyhow::Result<Vec<RawClient>> {
         let client = |_: &Share| RawClient {
-            connection: self.connection.clone(),
+            database: self.database.clone(),
             world: world.clone(),
             created: Vec::new(),
             refreshed: BTreeMap::new(),
-            appended: Appended::default(),
             flushed_at: Instant::now(),
         };
         Ok(shares.iter().map(client).collect())
     }
 
+    fn operations_min(op: Op) -> u64 {
+        save_cycles(op)
+    }
+
     async fn close(self) -> anyhow::Result<()> {
-        Ok(())
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let Database { connection, appended } = &mut *database;
+        Ok(appended.fold(connection)?)
     }
 
     async fn verify(path: &Path, ledger: Arc<Ledger>) -> anyhow::Result<Verified> {
         recipe::compare(
             path,
             &ledger,
-            "SELECT count(*) FROM current_session",
+            "SELECT count(*) FROM session JOIN activity USING (serial)",
             "SELECT data, touch_count FROM session JOIN activity USING (serial) WHERE id = ?1",
         )
     }
 }
 
+/// Saves that fill the log three times, of which it is folded twice in the measurement itself.
+pub(super) fn save_cycles(op: Op) -> u64 {
+    if op == Op::Save { 3 * FOLD_FROM as u64 } else { 0 }
+}
+
 /// The loop.
 #[derive(Debug)]
 pub(crate) struct RawClient {
-    connection: Arc<Mutex<Connection>>,
+    database: Arc<Mutex<Database>>,
     world: Arc<World>,
     created: Vec<(Box<str>, usize)>,
     /// When the sessions saved since the last flush were saved: the engine, too, writes that down every 250 ms.
     refreshed: BTreeMap<i64, i64>,
-    appended: Appended,
     flushed_at: Instant,
 }
 
@@ -125,16 +140,17 @@ impl Appended {
 
 impl Client for RawClient {
     async fn perform(&mut self, op: Op, items: &[Item]) -> anyhow::Result<()> {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let Database { connection, appended } = &mut *database;
         connection.prepare_cached(if op.writes() { "BEGIN IMMEDIATE" } else { "BEGIN" })?.execute([])?;
         for &item in items {
-            if let Some(id) = perform(&connection, &self.world, op, item)? {
+            if let Some(id) = perform(connection, &self.world, op, item)? {
                 self.created.push((id, item.session));
             }
             if op == Op::Save {
                 self.refreshed.insert(serial(item.session), now_us());
-                self.appended.positions.insert(serial(item.session), connection.last_insert_rowid());
-                self.appended.saves += 1;
+                appended.positions.insert(serial(item.session), connection.last_insert_rowid());
+                appended.saves += 1;
             }
         }
         if self.flushed_at.elapsed() >= FLUSH_INTERVAL {
@@ -145,8 +161,8 @@ impl Client for RawClient {
                     .execute(params![serial, at])?;
             }
         }
-        if self.appended.saves >= FOLD_FROM {
-            self.appended.fold(&connection)?;
+        if appended.saves >= FOLD_FROM {
+            appended.fold(connection)?;
         }
         connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(())

@@ -10,6 +10,7 @@ use super::{
     ledger::{Ledger, Verified},
     payload::{Payloads, user},
     plan::{Op, Plan, StoreName},
+    raw::save_cycles,
     store::{Client, Pace, Store},
     world::{Item, Share, World},
 };
@@ -82,6 +83,10 @@ impl Store for Sessile {
 
     fn live_sessions(&self) -> Option<usize> {
         Some(self.engine.stats().live_sessions)
+    }
+
+    fn operations_min(op: Op) -> u64 {
+        save_cycles(op)
     }
 
     async fn close(self) -> anyhow::Result<()> {

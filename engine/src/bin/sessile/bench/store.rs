@@ -46,6 +46,12 @@ pub(crate) trait Store: Sized + Send {
         op.without_memory()
     }
 
+    /// Returns of how many operations by many clients a figure must at least be, so that the work which a store puts off is
+    /// in it.
+    fn operations_min(_op: Op) -> u64 {
+        0
+    }
+
     /// Ends a measurement: what is acknowledged is durable when it returns.
     fn settle(&self) -> impl Future<Output = anyhow::Result<()>> + Send {
         async { Ok(()) }
