@@ -53,6 +53,7 @@ struct State {
     bytes: usize,
     closed: bool,
     next_ticket: u64,
+    /// In the order of their tickets.
     queue: VecDeque<Waiter>,
     /// Granted and not yet collected by the future that waits.
     granted: Vec<u64>,
@@ -183,6 +184,11 @@ impl State {
         if self.closed && !in_flight { self.on_drained.take() } else { None }
     }
 
+    /// Finds a waiter, by halves: there may be a quarter of a million, each of which comes here to leave.
+    fn place_of(&self, ticket: u64) -> Option<usize> {
+        self.queue.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()
+    }
+
     /// Collects a grant.
     fn collect(&mut self, ticket: u64) -> bool {
         let at = self.granted.iter().position(|granted| *granted == ticket);
@@ -208,8 +214,16 @@ impl Future for Acquire {
         if let Some(ticket) = this.ticket {
             if state.collect(ticket) {
                 this.ticket = None;
-            } else if let Some(waiter) = state.queue.iter_mut().find(|waiter| waiter.ticket == ticket) {
-                waiter.waker.clone_from(context.waker());
+            } else if let Some(at) = state.place_of(ticket) {
+                let waker = &mut state.queue[at].waker;
+                let old = if waker.will_wake(context.waker()) {
+                    None
+                } else {
+                    Some(std::mem::replace(waker, context.waker().clone()))
+                };
+                // A waker's drop is the caller's code, which may come back here.
+                drop(state);
+                drop(old);
                 return Poll::Pending;
             } else {
                 this.ticket = None;
@@ -244,11 +258,13 @@ impl Drop for Acquire {
             }
             return;
         }
-        state.queue.retain(|waiter| waiter.ticket != ticket);
+        let waiter = state.place_of(ticket).and_then(|at| state.queue.remove(at));
         // It may have been the head, too large for the room there is, with smaller ones behind it.
         let mut woken = Vec::new();
         self.admission.grant(&mut state, &mut woken);
         drop(state);
+        // A waker's drop is the caller's code, which may come back here.
+        drop(waiter);
         woken.into_iter().for_each(Waker::wake);
     }
 }
