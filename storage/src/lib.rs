@@ -28,6 +28,7 @@ pub mod health;
 pub mod held;
 pub mod id;
 pub mod mailbox;
+pub mod panic;
 pub mod query;
 pub mod record;
 pub mod reply;

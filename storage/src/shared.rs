@@ -76,10 +76,12 @@ pub struct Shared {
 impl Shared {
     /// Notes that the database refused something.
     pub fn trouble(&self, cause: &Cause, now: i64) {
-        tracing::warn!(%cause, code = cause.code, "the database refused");
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let since = trouble.as_ref().map_or(now, |(since, _)| *since);
         *trouble = Some((since, cause.clone()));
+        drop(trouble);
+        // Last: what listens to the log may panic.
+        tracing::warn!(%cause, code = cause.code, "the database refused");
     }
 
     /// Notes that the database works.

@@ -11,7 +11,6 @@
 
 use std::{
     collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -26,6 +25,7 @@ use crate::{
     error::{Cause, CauseKind, Error, InterruptedBy, OpenError},
     health::Phase,
     mailbox::{Inbox, Mailbox, Received, mailbox},
+    panic::contain,
     shared::Shared,
     worker::{Broken, Settings, Worker},
 };
@@ -101,7 +101,8 @@ fn run<B: Backend>(parts: Parts<B>, inbox: Inbox<Command>) {
         observer,
         is_over: false,
     };
-    let trouble = thread.run();
+    // Nobody waits for an end that is not told, whatever panics on the way to it.
+    let trouble = contain(|| thread.run()).unwrap_or_else(|text| Some(panicked(&text)));
     let Thread { worker, observer, shared, .. } = thread;
     // Closes the connection and unlocks the file, before anybody hears of the end.
     drop(worker);
@@ -148,23 +149,29 @@ impl<B: Backend> Thread<B> {
         let mut faults = 0;
         loop {
             let commits = self.shared.counters.commits.read();
-            let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
-            let broken = match served {
+            let mut broken = match contain(|| self.serve()) {
                 Ok(Ok(())) => break,
                 Ok(Err(broken)) => broken,
-                Err(panic) => Broken { cause: panic_cause(panic.as_ref()), by: InterruptedBy::StorageDied },
+                Err(text) => died(&text),
             };
             faults = if self.shared.counters.commits.read() > commits { 1 } else { faults + 1 };
-            if let Err(cause) = self.recover(broken, faults) {
-                self.fail(&cause);
-                return Some(cause);
+            loop {
+                match contain(|| self.recover(broken, faults)) {
+                    Ok(Ok(())) => break,
+                    Ok(Err(cause)) => return Some(self.fail(cause)),
+                    // In the application's clock or subscriber, say. It counts as one more fault.
+                    Err(text) => broken = died(&text),
+                }
+                faults += 1;
+                if faults > FAULTS_IN_A_ROW_MAX {
+                    return Some(self.fail(broken.cause));
+                }
             }
         }
-        let closed = catch_unwind(AssertUnwindSafe(|| self.worker.close()));
-        match closed {
+        match contain(|| self.worker.close()) {
             Ok(Ok(())) => None,
             Ok(Err(cause)) => Some(cause),
-            Err(panic) => Some(panic_cause(panic.as_ref())),
+            Err(text) => Some(panicked(&text)),
         }
     }
 
@@ -248,7 +255,7 @@ impl<B: Backend> Thread<B> {
         let mut last = cause;
         let mut attempts = 0;
         while attempts < REOPEN_ATTEMPTS_MAX {
-            match catch_unwind(AssertUnwindSafe(|| self.worker.reopen())) {
+            match contain(|| self.worker.reopen()) {
                 Ok(Ok(())) => {
                     self.shared.vitals.next_generation();
                     self.shared.vitals.enter(Phase::Running);
@@ -257,7 +264,7 @@ impl<B: Backend> Thread<B> {
                     return Ok(());
                 }
                 Ok(Err(cause)) => last = cause,
-                Err(panic) => last = panic_cause(panic.as_ref()),
+                Err(text) => last = panicked(&text),
             }
             tracing::warn!(cause = %last, "the database cannot be opened again yet");
             if !self.worker.is_durable() || last.kind == CauseKind::Replaced {
@@ -300,25 +307,29 @@ impl<B: Backend> Thread<B> {
         Pause::Over
     }
 
-    /// Answers everything `Unavailable` until the end.
-    fn fail(&mut self, cause: &Cause) {
-        tracing::error!(%cause, "storage has given up");
+    /// Answers everything `Unavailable` until the end, of which it returns the cause.
+    fn fail(&mut self, cause: Cause) -> Cause {
         self.shared.vitals.next_generation();
         self.shared.vitals.enter(Phase::Failed);
+        // It may be the clock or the subscriber that fails.
+        let since = contain(|| self.clock.now()).unwrap_or_default();
+        drop(contain(|| self.shared.trouble(&cause, since)));
+        drop(contain(|| tracing::error!(%cause, "storage has given up")));
         (self.observer)(Event::Failed(cause.clone()));
+        for command in self.batch.commands.drain(..) {
+            command.refuse(Error::Interrupted { by: InterruptedBy::StorageDied });
+        }
         for command in self.worker.give_up().chain(self.waiting.drain(..)) {
-            command.refuse(unavailable(cause));
+            command.refuse(unavailable(&cause));
         }
-        if self.is_over {
-            return;
-        }
-        loop {
+        while !self.is_over {
             match self.inbox.receive(None) {
-                Received::Command(Command::Shutdown) | Received::Disconnected => return,
-                Received::Command(command) => command.refuse(unavailable(cause)),
+                Received::Command(Command::Shutdown) | Received::Disconnected => self.is_over = true,
+                Received::Command(command) => command.refuse(unavailable(&cause)),
                 Received::TimedOut => {}
             }
         }
+        cause
     }
 }
 
@@ -327,7 +338,10 @@ fn unavailable(cause: &Cause) -> Error {
     Error::Unavailable { cause: Cause { kind: CauseKind::Recovering, code: cause.code, message } }
 }
 
-fn panic_cause(panic: &(dyn std::any::Any + Send)) -> Cause {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Cause::new(CauseKind::Other, format_args!("the storage thread panicked: {}", text.unwrap_or("no message")))
+fn panicked(text: &str) -> Cause {
+    Cause::new(CauseKind::Other, format_args!("the storage thread panicked: {text}"))
+}
+
+fn died(text: &str) -> Broken {
+    Broken { cause: panicked(text), by: InterruptedBy::StorageDied }
 }
