@@ -7,11 +7,7 @@
 //!
 //! Unnamed, unlinked, without `post_stop`; ended only by the drain of a closed slot (rule R13).
 
-use std::{
-    collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr};
 use sessile_storage::{
@@ -19,6 +15,7 @@ use sessile_storage::{
     command::{AnyReply, BoxPort, Command, HeldRecord, InFlight, Occupied, ReplyTo, Sink, Target},
     error::{Error, Result},
     id::{Serial, SessionId, Version},
+    panic::contain,
     record::{Data, Durability, Record, payload_bytes},
     reply::Reply,
 };
@@ -277,8 +274,7 @@ impl Session {
         let bytes_beside = payload_bytes(&data, &stored.metadata, stored.user.as_deref()) - data.bytes().len();
         let mut writes = false;
         for Pending { edit, applied } in &mut updating.edits {
-            let outcome = catch_unwind(AssertUnwindSafe(|| edit.apply(&data, bytes_beside)));
-            *applied = match outcome {
+            *applied = match contain(|| edit.apply(&data, bytes_beside)) {
                 Ok(Ok(Some(changed))) => {
                     data = changed;
                     writes = true;
@@ -324,7 +320,8 @@ impl Session {
                 (Ok(_), Err(error)) => Err(error),
                 (Ok(version), Ok(())) => Ok(*version),
             };
-            edit.finish(outcome);
+            // What the closure holds may panic when it is dropped: the actor, and those behind, have no part in it.
+            drop(contain(|| edit.finish(outcome)));
         }
     }
 }
