@@ -11,11 +11,13 @@
 //! ([`Router::read_in_memory`]).
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
     thread::JoinHandle,
     time::Duration,
 };
@@ -31,6 +33,7 @@ use sessile_storage::{
     held::Held,
     id::SessionId,
     mailbox::Mailbox,
+    panic::contain,
     record::Record,
     reply::Port,
     shared::Shared,
@@ -234,13 +237,25 @@ impl Router {
         }
     }
 
-    /// Awaits a future for `timeout` at most, by the engine's own timer: the caller's runtime may have none.
+    /// Awaits a future for `timeout` at most, by the engine's own timer: the caller's runtime may have none. Where the
+    /// engine's runtime is gone, nobody tells the time any more, and the wait is over.
     async fn within<F: Future>(&self, timeout: Duration, future: F) -> Option<F::Output> {
-        let timeout = {
+        let timer = {
             let _context = self.runtime.enter();
-            tokio::time::timeout(timeout, future)
+            tokio::time::sleep(timeout)
         };
-        timeout.await.ok()
+        let (mut future, mut timer) = (pin!(future), pin!(timer));
+        poll_fn(|context| {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(output));
+            }
+            // A panic is how a timer tells that its runtime is gone; there is no other way to ask.
+            match contain(|| timer.as_mut().poll(context)) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(())) | Err(_) => Poll::Ready(None),
+            }
+        })
+        .await
     }
 
     /// Returns the session's slot, if it is in memory.
