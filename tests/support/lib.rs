@@ -2,6 +2,7 @@
 //! future once.
 
 pub mod load;
+pub mod process;
 pub mod vfs;
 
 use std::{
