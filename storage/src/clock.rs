@@ -133,14 +133,17 @@ impl EngineClock {
         let checked_at = self.checked_at.load(Ordering::Relaxed);
         if checked_at == i64::MIN || elapsed - checked_at >= WALL_CHECK_INTERVAL_US {
             self.checked_at.store(elapsed, Ordering::Relaxed);
-            self.offset.fetch_max(self.clock.now().as_micros() - elapsed, Ordering::Relaxed);
+            self.look();
         }
         (elapsed, elapsed + self.offset.load(Ordering::Relaxed))
     }
 
     /// Compares with the wall clock now.
     pub fn look(&self) {
-        self.offset.fetch_max(self.clock.now().as_micros() - self.monotonic(), Ordering::Relaxed);
+        let wall = self.clock.now().as_micros();
+        // The wall first: what passes between the two looks, if the thread is held up, would put engine time ahead for
+        // good. This way it is behind until the next look.
+        self.offset.fetch_max(wall - self.monotonic(), Ordering::Relaxed);
     }
 
     /// Returns monotonic microseconds.
@@ -176,8 +179,9 @@ impl ManualClock {
 
     /// Lets time pass, on the wall and monotonic.
     pub fn advance(&self, by: Duration) {
-        self.wall.fetch_add(micros(by), Ordering::SeqCst);
+        // In this order, so that who looks meanwhile does not find the wall ahead.
         self.elapsed.fetch_add(micros(by), Ordering::SeqCst);
+        self.wall.fetch_add(micros(by), Ordering::SeqCst);
     }
 
     /// Steps the wall clock forward, as an administrator or a machine that wakes would.
@@ -226,5 +230,26 @@ mod tests {
         manual.step_forward(Duration::from_secs(7_200));
         manual.advance(Duration::from_secs(1));
         assert_eq!(clock.now(), 1_000_000 + 2_000_000 + 3_600_000_000);
+    }
+
+    #[test]
+    fn a_thread_held_up_while_it_looks_does_not_put_engine_time_ahead() {
+        /// A clock whose first look at the wall takes ten seconds.
+        #[derive(Debug, Default)]
+        struct HeldUpOnce(AtomicI64);
+
+        impl Clock for HeldUpOnce {
+            fn now(&self) -> Timestamp {
+                self.0.fetch_max(10_000_000, Ordering::SeqCst);
+                Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+            }
+
+            fn elapsed(&self) -> Duration {
+                Duration::from_micros(self.0.load(Ordering::SeqCst).cast_unsigned())
+            }
+        }
+
+        let clock = EngineClock::new(Arc::new(HeldUpOnce::default()));
+        assert_eq!(clock.now(), 10_000_000);
     }
 }
