@@ -1,5 +1,5 @@
 //! A process under load is killed at any moment: what it acknowledged is there, what it had not acknowledged is there or
-//! not, nothing else is. And a soak run of some seconds, by the same ledger.
+//! not, nothing else is.
 
 #[path = "kill/acknowledged.rs"]
 mod acknowledged;

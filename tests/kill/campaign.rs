@@ -32,7 +32,7 @@ pub(crate) enum Aim {
     Load,
     /// When the log is full: in the checkpoint then, or about it.
     FullLog,
-    /// In the checkpoint after the load has gone, or about it.
+    /// When saves are folded and the log is moved, after the load has gone, or about it.
     Quiet,
     /// During a shutdown under load.
     Shutdown,
@@ -157,8 +157,8 @@ impl Campaign {
             None => match chosen {
                 0..15 => Aim::Open,
                 15..25 => Aim::FullLog,
-                25..32 => Aim::Quiet,
-                32..47 => Aim::Shutdown,
+                25..35 => Aim::Quiet,
+                35..50 => Aim::Shutdown,
                 _ => Aim::Load,
             },
         }

@@ -3,6 +3,7 @@
 
 pub mod load;
 pub mod process;
+pub mod trend;
 pub mod vfs;
 
 use std::{

@@ -5,6 +5,6 @@ mod journal;
 mod ledger;
 mod model;
 
-pub use client::{Clients, Load, read_all};
+pub use client::{Clients, Load, read_all, read_load};
 pub use journal::{Answer, Entry, Found, Journal, KEY, Payload, Step, now_us};
 pub use ledger::{End, Ledger, Totals};

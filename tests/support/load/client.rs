@@ -11,7 +11,8 @@ use std::{
 };
 
 use sessile::{
-    Change, Durability, Engine, Error, Filter, NewSession, Order, Outcome, Query, Record, Result, Session, Version,
+    Change, Durability, Engine, Error, Filter, NewSession, Order, Outcome, Query, Record, Result, Session, Summary,
+    Version,
 };
 
 use super::journal::{Answer, Entry, Found, Journal, KEY, Payload, Step, TAG, now_us};
@@ -58,7 +59,7 @@ impl Load {
         for key in 0..self.keys() {
             own[(key % self.clients) as usize].push(Own { key, session: None, version: None, stale: None });
         }
-        for record in read_all(engine).await.expect("the sessions there are can be read") {
+        for record in read_load(engine).await.expect("the sessions there are can be read") {
             let key = record.metadata()[KEY].parse::<u32>().expect("a key");
             let session = engine.session(record.id()).expect("a valid id");
             own[(key % self.clients) as usize][(key / self.clients) as usize].session = Some(session);
@@ -83,6 +84,18 @@ impl Load {
 /// # Errors
 /// Those of a list and of a get.
 pub async fn read_all(engine: &Engine) -> Result<Vec<Record>> {
+    read_where(engine, |_| true).await
+}
+
+/// Reads every session of a load.
+///
+/// # Errors
+/// Those of a list and of a get.
+pub async fn read_load(engine: &Engine) -> Result<Vec<Record>> {
+    read_where(engine, |summary| summary.metadata().contains_key(KEY)).await
+}
+
+async fn read_where(engine: &Engine, wanted: fn(&Summary) -> bool) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     let mut next = None;
     loop {
@@ -91,7 +104,7 @@ pub async fn read_all(engine: &Engine) -> Result<Vec<Record>> {
             query = query.after(cursor);
         }
         let page = engine.list(query).await?;
-        for summary in &page.items {
+        for summary in page.items.iter().filter(|summary| wanted(summary)) {
             let id = summary.id().expect("ids are not hashed");
             if let Some(record) = engine.session(id)?.get().await? {
                 records.push(record);
