@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     cell::Activity,
-    error::Cause,
+    error::{Cause, CauseKind},
     id::SessionId,
     query::{Filter, Query},
     record::{Durability, ExpiryDefaults, Stored, Summary},
@@ -152,9 +152,6 @@ pub trait Backend {
     /// Writes a number.
     fn set_meta(&mut self, meta: Meta, value: i64) -> Result<(), Cause>;
 
-    /// Returns how many saves wait to be folded into their rows.
-    fn saves_in_log(&self) -> u64;
-
     /// Returns whether saves wait to be folded into their rows: those that must be under load, too, or any, `at_rest`.
     fn fold_is_due(&self, at_rest: bool) -> bool;
 
@@ -173,8 +170,8 @@ pub trait Backend {
     /// Returns how many bytes the database's pages take, without the log.
     fn size_bytes(&mut self) -> Result<u64, Cause>;
 
-    /// Closes the connection and opens another. The file must be the same one.
-    fn reopen(&mut self) -> Result<(), Cause>;
+    /// Closes the connection and opens another, after a fault of this kind. The file must be the same one.
+    fn reopen(&mut self, after: CauseKind) -> Result<(), Cause>;
 
     /// Returns whether what was committed is on a file: a connection to memory cannot be reopened.
     fn is_durable(&self) -> bool;

@@ -44,8 +44,6 @@ pub struct Counters {
     pub cells: Counter,
     /// Pages in the log now.
     pub log_pages: Counter,
-    /// Saves that wait to be folded into their rows now.
-    pub saves_in_log: Counter,
     /// Checkpoints run.
     pub checkpoints: Counter,
     /// Checkpoints that a reader kept from finishing.
@@ -60,6 +58,17 @@ pub struct Counters {
     pub casts_failed: Counter,
 }
 
+/// What the database does for us; each may fail while the others work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// A transaction that reads.
+    Reading,
+    /// A transaction that writes; it reads, too.
+    Writing,
+    /// Moving the log into the database.
+    Checkpoint,
+}
+
 /// What everybody may read of the storage thread.
 #[derive(Debug, Default)]
 pub struct Shared {
@@ -69,34 +78,47 @@ pub struct Shared {
     pub counters: Counters,
     /// Bytes of records held in memory.
     pub bytes_held: Arc<AtomicUsize>,
-    /// Since when, in unix microseconds, and why the database refuses.
-    trouble: Mutex<Option<(i64, Cause)>>,
+    /// Since when, in unix microseconds, and why the database refuses, by the kind of work.
+    trouble: Mutex<[Option<(i64, Cause)>; 3]>,
     /// How the end went.
     closing: Mutex<Option<Cause>>,
 }
 
 impl Shared {
-    /// Notes that the database refused something.
-    pub fn trouble(&self, cause: &Cause, now: i64) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Notes that the database refused some work.
+    pub fn trouble(&self, work: Work, cause: &Cause, now: i64) {
+        let mut all = self.lock_trouble();
+        let trouble = &mut all[work as usize];
         let since = trouble.as_ref().map_or(now, |(since, _)| *since);
         *trouble = Some((since, cause.clone()));
-        drop(trouble);
+        drop(all);
         // Last: what listens to the log may panic.
-        tracing::warn!(%cause, code = cause.code, "the database refused");
+        tracing::warn!(%cause, code = cause.code, ?work, "the database refused");
     }
 
-    /// Notes that the database works.
-    pub fn recovered(&self) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.is_some() {
-            *trouble = None;
+    /// Notes that the database has done some work. A log that could not be moved is mended by moving it only: commits
+    /// may go on for long while the database cannot grow.
+    pub fn works(&self, work: Work) {
+        let mut trouble = self.lock_trouble();
+        match work {
+            Work::Reading => trouble[Work::Reading as usize] = None,
+            Work::Writing => trouble[..=Work::Writing as usize].fill(None),
+            Work::Checkpoint => trouble[Work::Checkpoint as usize] = None,
         }
     }
 
-    /// Returns the trouble there is, and since when in unix microseconds.
+    /// Notes that the database was opened anew, and has been written to.
+    pub fn recovered(&self) {
+        self.lock_trouble().fill(None);
+    }
+
+    /// Returns the trouble there is longest, and since when in unix microseconds.
     pub fn current_trouble(&self) -> Option<(i64, Cause)> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock_trouble().iter().flatten().min_by_key(|(since, _)| *since).cloned()
+    }
+
+    fn lock_trouble(&self) -> std::sync::MutexGuard<'_, [Option<(i64, Cause)>; 3]> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what went wrong at the end.

@@ -18,6 +18,8 @@ use crate::error::{Cause, CauseKind};
 pub(crate) fn cause(error: &rusqlite::Error) -> Cause {
     let code = error.sqlite_error().map_or(0, |error| error.extended_code);
     let kind = match code & 0xff {
+        // The log's index grows by writing to it; what fails then is the disk's room, whatever it is called.
+        _ if code == ffi::SQLITE_IOERR_SHMSIZE => CauseKind::Full,
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => CauseKind::Busy,
         ffi::SQLITE_FULL => CauseKind::Full,
         ffi::SQLITE_READONLY | ffi::SQLITE_CANTOPEN | ffi::SQLITE_PERM => CauseKind::ReadOnly,

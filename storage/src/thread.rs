@@ -26,7 +26,7 @@ use crate::{
     health::Phase,
     mailbox::{Inbox, Mailbox, Received, mailbox},
     panic::contain,
-    shared::Shared,
+    shared::{Shared, Work},
     worker::{Broken, Settings, Worker},
 };
 
@@ -154,7 +154,8 @@ impl<B: Backend> Thread<B> {
                 Ok(Err(broken)) => broken,
                 Err(text) => died(&text),
             };
-            faults = if self.shared.counters.commits.read() > commits { 1 } else { faults + 1 };
+            let has_worked = self.shared.counters.commits.read() > commits;
+            faults = if has_worked { 1 } else { faults + u32::from(!passes(broken.cause.kind)) };
             loop {
                 match contain(|| self.recover(broken, faults)) {
                     Ok(Ok(())) => break,
@@ -242,7 +243,7 @@ impl<B: Backend> Thread<B> {
         vitals.next_generation();
         vitals.enter(Phase::Recovering);
         self.shared.counters.restarts.add(1);
-        self.shared.trouble(&cause, self.clock.now());
+        self.shared.trouble(Work::Writing, &cause, self.clock.now());
         for command in self.batch.commands.drain(..) {
             command.refuse(Error::Interrupted { by });
         }
@@ -252,10 +253,11 @@ impl<B: Backend> Thread<B> {
             return Err(cause);
         }
         let mut pause = BACKOFF_FIRST;
+        let after = cause.kind;
         let mut last = cause;
         let mut attempts = 0;
         while attempts < REOPEN_ATTEMPTS_MAX {
-            match contain(|| self.worker.reopen()) {
+            match contain(|| self.worker.reopen(after)) {
                 Ok(Ok(())) => {
                     self.shared.vitals.next_generation();
                     self.shared.vitals.enter(Phase::Running);
@@ -274,8 +276,7 @@ impl<B: Backend> Thread<B> {
                 break;
             }
             pause = (pause * 2).min(BACKOFF_MAX);
-            // A full disk and a foreign lock pass; giving up would not.
-            attempts += u32::from(!matches!(last.kind, CauseKind::Full | CauseKind::Busy));
+            attempts += u32::from(!passes(last.kind));
         }
         Err(last)
     }
@@ -313,7 +314,7 @@ impl<B: Backend> Thread<B> {
         self.shared.vitals.enter(Phase::Failed);
         // It may be the clock or the subscriber that fails.
         let since = contain(|| self.clock.now()).unwrap_or_default();
-        drop(contain(|| self.shared.trouble(&cause, since)));
+        drop(contain(|| self.shared.trouble(Work::Writing, &cause, since)));
         drop(contain(|| tracing::error!(%cause, "storage has given up")));
         (self.observer)(Event::Failed(cause.clone()));
         for command in self.batch.commands.drain(..) {
@@ -331,6 +332,11 @@ impl<B: Backend> Thread<B> {
         }
         cause
     }
+}
+
+/// Returns whether such a trouble ends by itself or by an operator's hand: then giving up would be worse.
+fn passes(kind: CauseKind) -> bool {
+    matches!(kind, CauseKind::Full | CauseKind::Busy)
 }
 
 fn unavailable(cause: &Cause) -> Error {

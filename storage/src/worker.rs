@@ -23,7 +23,7 @@ use crate::{
     error::{Cause, CauseKind, Error, InterruptedBy},
     health::Vitals,
     record::{Durability, ExpiryDefaults},
-    shared::Shared,
+    shared::{Shared, Work},
 };
 
 use deletion::DeleteJob;
@@ -118,6 +118,8 @@ struct Timers {
     /// No fold before: the last one could not be done.
     fold_not_before: i64,
     clock_mark: i64,
+    /// The database is to be tried again, for it has refused something.
+    try_again: Option<i64>,
     /// How far the wall clock had been followed ahead at the last look.
     offset: i64,
 }
@@ -148,6 +150,7 @@ impl<B: Backend> Worker<B> {
             checkpoint_not_before: now,
             fold_not_before: now,
             clock_mark: now,
+            try_again: None,
             offset: clock.offset(),
         };
         Ok(Self {
@@ -207,6 +210,7 @@ impl<B: Backend> Worker<B> {
         match self.begin(needs_write(batch, flush), LOCK_WAIT_FIRST) {
             Ok(()) => {}
             Err(cause) if cause.kind == CauseKind::Busy => return Ok(Attempt::LockedOut(cause)),
+            Err(cause) if cause.kind == CauseKind::Replaced => return Err(replaced(cause)),
             Err(cause) => {
                 self.refuse(batch, &cause)?;
                 return Ok(Attempt::Done);
@@ -327,16 +331,18 @@ impl<B: Backend> Worker<B> {
         self.shared.counters.commits.add(1);
         self.shared.counters.cells.set(self.table.len() as u64);
         if self.is_writing {
-            self.shared.recovered();
+            self.shared.works(Work::Writing);
+        } else {
+            self.shared.works(Work::Reading);
         }
         if self.table.has_dirty() {
             self.flush_soon();
         }
-        if self.backend.log_pages() > 0 {
+        // A read puts nothing off: what was written is to reach the disk however much is read.
+        if self.is_writing && self.backend.log_pages() > 0 {
             self.timers.quiet = Some(self.clock.monotonic() + QUIET_US);
         }
         self.shared.counters.log_pages.set(self.backend.log_pages());
-        self.shared.counters.saves_in_log.set(self.backend.saves_in_log());
     }
 
     fn roll_back(&mut self, cause: &Cause) -> Result<(), Broken> {
@@ -391,6 +397,7 @@ impl<B: Backend> Worker<B> {
             Err(cause) if cause.kind == CauseKind::Busy && !flush && durability.is_some() => {
                 return Ok(Attempt::LockedOut(cause));
             }
+            Err(cause) if cause.kind == CauseKind::Replaced => return Err(replaced(cause)),
             Err(cause) => Some(cause),
             Ok(()) => match self.execute_all(batch, flush) {
                 Ok(()) => {
@@ -404,7 +411,7 @@ impl<B: Backend> Worker<B> {
             },
         };
         if let Some(cause) = failed {
-            self.shared.trouble(&cause, self.clock.now());
+            self.trouble(&cause);
             if flush {
                 self.flush_later();
             }
@@ -417,7 +424,7 @@ impl<B: Backend> Worker<B> {
 
     /// Answers all with what the database said; nothing was done for them.
     fn refuse(&mut self, batch: &mut Vec<Command>, cause: &Cause) -> Result<(), Broken> {
-        self.shared.trouble(cause, self.clock.now());
+        self.trouble(cause);
         for command in batch.drain(..) {
             command.refuse(Error::Storage { cause: cause.clone() });
         }
@@ -425,13 +432,13 @@ impl<B: Backend> Worker<B> {
         self.roll_back(cause)
     }
 
-    /// Opens the connection anew and decides over what was in doubt.
-    pub(crate) fn reopen(&mut self) -> Result<(), Cause> {
+    /// Opens the connection anew, after a fault of this kind, and decides over what was in doubt.
+    pub(crate) fn reopen(&mut self, after: CauseKind) -> Result<(), Cause> {
         self.table.doubt();
         self.rows_staged = 0;
         self.none_over_before = i64::MIN;
         if self.backend.is_durable() {
-            self.backend.reopen()?;
+            self.backend.reopen(after)?;
         } else {
             self.backend.rollback()?;
         }
@@ -452,6 +459,8 @@ impl<B: Backend> Worker<B> {
         if self.table.has_dirty() {
             self.flush_soon();
         }
+        // A checkpoint may have been what failed.
+        self.timers.quiet = Some(self.clock.monotonic() + QUIET_US);
         Ok(())
     }
 
@@ -496,6 +505,11 @@ fn needs_write(batch: &[Command], flush: bool) -> Option<Durability> {
     let lists = batch.iter().any(Command::is_engine_wide);
     let highest = batch.iter().filter_map(Command::durability).max();
     highest.or((flush || lists).then_some(Durability::Committed))
+}
+
+/// The file is not ours any more.
+fn replaced(cause: Cause) -> Broken {
+    Broken { cause, by: InterruptedBy::StorageDied }
 }
 
 fn count_all<B: Backend>(backend: &mut B, all: &crate::query::Filter, judging: Judging) -> Result<u64, Cause> {

@@ -18,6 +18,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct FileLock {
     file: File,
+    path: PathBuf,
 }
 
 impl FileLock {
@@ -35,12 +36,17 @@ impl FileLock {
                 .map_err(|error| io_error(path, &error))?;
             match file.try_lock() {
                 // Somebody may have replaced the file between open and lock.
-                Ok(()) if is_same_file(&file, &lock_path) => return Ok(Self { file }),
+                Ok(()) if is_same_file(&file, &lock_path) => return Ok(Self { file, path: lock_path }),
                 Ok(()) | Err(TryLockError::WouldBlock) if Instant::now() < give_up => sleep(LOCK_RETRY),
                 Ok(()) | Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: path.to_owned() }),
                 Err(TryLockError::Error(error)) => return Err(io_error(path, &error)),
             }
         }
+    }
+
+    /// Returns whether whoever wants the lock next will find this one.
+    pub(super) fn is_in_place(&self) -> bool {
+        is_same_file(&self.file, &self.path)
     }
 }
 
@@ -67,10 +73,11 @@ fn is_same_file(file: &File, path: &Path) -> bool {
 
 /// Sorts an error of the operating system on the way to the file at `path`.
 pub(super) fn io_error(path: &Path, error: &std::io::Error) -> OpenError {
-    use std::io::ErrorKind::{IsADirectory, PermissionDenied, ReadOnlyFilesystem};
+    use std::io::ErrorKind::{IsADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     match error.kind() {
         PermissionDenied | ReadOnlyFilesystem => OpenError::NotWritable { path: path.to_owned() },
         IsADirectory => OpenError::NotAFile { path: path.to_owned() },
+        StorageFull | QuotaExceeded => OpenError::Storage { cause: Cause::new(CauseKind::Full, error) },
         _ => OpenError::Storage { cause: Cause::new(CauseKind::Io, error) },
     }
 }

@@ -21,6 +21,7 @@ use crate::{
 };
 
 use super::{
+    cause,
     lock::{FileLock, io_error},
     save_log::SaveLog,
     schema::{self, Contents, open_error},
@@ -70,15 +71,78 @@ pub struct Sqlite {
     pub(super) synced: bool,
     /// Whether the open transaction may write.
     pub(super) is_writing: bool,
+    /// The opening that is ours. Another one on record is another engine's.
+    epoch: i64,
 }
 
-/// The file behind the connection.
+/// The file behind the connection, and those beside it.
 #[derive(Debug)]
 struct OpenFile {
     path: PathBuf,
-    /// Device and inode: another file in its place is not ours.
-    identity: (u64, u64),
-    _lock: FileLock,
+    /// Another file in its place is not ours.
+    identity: Identity,
+    /// The log and its index, from the first commit on.
+    beside: [(PathBuf, Option<Identity>); 2],
+    /// The length of the log after the last commit.
+    log_bytes: u64,
+    /// Somebody has cut the log: frames that we count on are not there.
+    is_log_cut: bool,
+    lock: FileLock,
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+/// What has become of the files since they were opened.
+#[derive(Debug)]
+enum Place {
+    AsWeLeftIt,
+    /// The log or its index is gone: what was committed is in the hands of our connection only.
+    LogGone,
+    /// Deleted, or another one in its place.
+    Gone(Cause),
+}
+
+impl OpenFile {
+    fn look(&self) -> Place {
+        if self.is_log_cut {
+            return Place::Gone(log_was_cut());
+        }
+        match identity_of(&self.path) {
+            Ok(Some(there)) if there == self.identity => {}
+            Ok(Some(_)) => return Place::Gone(Cause::new(CauseKind::Replaced, "the file was replaced by another one")),
+            Ok(None) => return Place::Gone(Cause::new(CauseKind::Replaced, "the file was deleted")),
+            Err(error) => return Place::Gone(Cause::new(CauseKind::Io, error)),
+        }
+        let is_there = |(path, identity): &(PathBuf, Option<Identity>)| {
+            identity.is_none_or(|identity| identity_of(path).is_ok_and(|there| there == Some(identity)))
+        };
+        if self.beside.iter().all(is_there) { Place::AsWeLeftIt } else { Place::LogGone }
+    }
+
+    /// Notes which log is ours.
+    fn note_log(&mut self) {
+        for (path, identity) in &mut self.beside {
+            *identity = identity_of(path).unwrap_or_default();
+        }
+        self.log_bytes = self.log_length();
+    }
+
+    fn log_length(&self) -> u64 {
+        fs::metadata(&self.beside[0].0).map_or(0, |log| log.len())
+    }
+}
+
+fn log_was_cut() -> Cause {
+    Cause::new(CauseKind::Replaced, "the log was cut short")
+}
+
+fn identity_of(path: &Path) -> std::io::Result<Option<Identity>> {
+    match fs::metadata(path) {
+        Ok(there) => Ok(Some((there.dev(), there.ino()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 impl Sqlite {
@@ -110,6 +174,7 @@ impl Sqlite {
             save_log: SaveLog::default(),
             synced: false,
             is_writing: false,
+            epoch: 0,
         };
         let taken_over = this.migrate()?;
         this.settle()?;
@@ -165,34 +230,114 @@ impl Sqlite {
         self.begin_write(Durability::Synced, BUSY_TIMEOUT).map_err(storage)?;
         let epoch = self.meta(Meta::Epoch).map_err(storage)?;
         self.set_meta(Meta::Epoch, epoch.wrapping_add(1)).map_err(storage)?;
+        self.epoch = epoch.wrapping_add(1);
         self.foreign_writes().map_err(storage)?;
         self.read_save_log().map_err(storage)?;
         self.commit().map_err(|error| match error {
             crate::backend::CommitError::Busy(cause) | crate::backend::CommitError::Unknown(cause) => storage(cause),
-        })
+        })?;
+        if let Some(file) = &mut self.file {
+            file.note_log();
+        }
+        Ok(())
+    }
+
+    /// Makes sure that what was committed just now can be found by whoever opens the file next: SQLite goes on with files
+    /// that were deleted, and what it writes there is lost with the process.
+    pub(super) fn is_in_place(&mut self) -> Result<(), Cause> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        match file.look() {
+            Place::AsWeLeftIt => {
+                file.log_bytes = file.log_length();
+                Ok(())
+            }
+            Place::LogGone => Err(Cause::new(CauseKind::Replaced, "the log was deleted")),
+            Place::Gone(cause) => Err(cause),
+        }
+    }
+
+    /// Makes sure, where nobody else has used the log, that it was not cut: SQLite would write on behind the hole, where
+    /// no recovery finds it, and a checkpoint would move the hole into the database.
+    pub(super) fn log_is_whole(&mut self) -> Result<(), Cause> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        if file.log_length() >= file.log_bytes || !matches!(file.look(), Place::AsWeLeftIt) {
+            // Where it is gone, the commit tells.
+            return Ok(());
+        }
+        file.is_log_cut = true;
+        self.connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(|error| cause(&error))?;
+        Err(log_was_cut())
+    }
+
+    /// Makes sure, where somebody else has written, that it was no engine: then its lock file was deleted under us, and
+    /// the file is the other's now (invariant I1).
+    pub(super) fn is_ours(&self) -> Result<(), Cause> {
+        if self.meta_epoch()? == self.epoch {
+            return Ok(());
+        }
+        Err(Cause::new(CauseKind::Replaced, "another engine has opened the file; was its lock file deleted?"))
     }
 
     /// Opens the same file anew after a fault.
-    pub(super) fn open_again(&mut self) -> Result<(), Cause> {
-        let Some(file) = &self.file else { return Ok(()) };
+    pub(super) fn open_again(&mut self, after: CauseKind) -> Result<(), Cause> {
+        let Some(file) = &mut self.file else { return Ok(()) };
         let as_cause = |error: OpenError| match error {
             OpenError::Storage { cause } => cause,
             other => Cause::new(CauseKind::Other, other),
         };
-        match fs::metadata(&file.path) {
-            Ok(there) if (there.dev(), there.ino()) == file.identity => {}
-            Ok(_) => return Err(Cause::new(CauseKind::Replaced, "the file was replaced by another one")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Cause::new(CauseKind::Replaced, "the file was deleted"));
+        let is_log_gone = match file.look() {
+            Place::AsWeLeftIt => false,
+            Place::LogGone => true,
+            Place::Gone(cause) => return Err(cause),
+        };
+        if !file.lock.is_in_place() {
+            file.lock = FileLock::acquire(&file.path).map_err(|error| match error {
+                OpenError::InUse { .. } => Cause::new(CauseKind::Replaced, "another engine has the file now"),
+                other => as_cause(other),
+            })?;
+        }
+        let path = file.path.clone();
+        if is_log_gone {
+            // All that was committed is moved by the connection that can still read it; then a new log can begin.
+            self.rollback()?;
+            let moved = self.checkpoint()?;
+            if moved.pages_left > 0 {
+                return Err(Cause::new(CauseKind::Busy, "the log was deleted, and a reader keeps it from being moved"));
             }
-            Err(error) => return Err(Cause::new(CauseKind::Io, error)),
+            let nothing = Connection::open_in_memory().map_err(|error| cause(&error))?;
+            drop(std::mem::replace(&mut self.connection, nothing));
+            if let Some(file) = &mut self.file {
+                file.beside.iter_mut().for_each(|(_, identity)| *identity = None);
+            }
         }
         // Before the other is closed, so that the log is not checkpointed and unlinked in between.
-        let connection = connect(Some(&file.path), &self.options).map_err(as_cause)?;
+        let connection = connect(Some(&path), &self.options).map_err(as_cause)?;
         drop(std::mem::replace(&mut self.connection, connection));
         self.synced = false;
         self.data_version = 0;
+        if let Some(file) = &mut self.file {
+            file.log_bytes = 0;
+        }
+        self.begin_log_anew(after)?;
         self.settle().map_err(as_cause)
+    }
+
+    /// Moves what the log holds into the database, and empties it.
+    ///
+    /// What a failed sync was to write is in the kernel's memory only, and counts there as written: no later sync writes
+    /// it (<https://wiki.postgresql.org/wiki/Fsync_Errors>). So nothing that is synced from now on may rest on it, as the
+    /// later frames of a log do on the earlier.
+    fn begin_log_anew(&mut self, after: CauseKind) -> Result<(), Cause> {
+        let must = after == CauseKind::Io;
+        match self.checkpoint_and_truncate() {
+            Ok(moved) if must && (moved.busy || moved.pages_left > 0) => {
+                Err(Cause::new(CauseKind::Busy, "after a failed sync, a reader keeps the log from being begun anew"))
+            }
+            Err(cause) if must || matches!(cause.kind, CauseKind::Io | CauseKind::Corrupt) => Err(cause),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn has_file(&self) -> bool {
@@ -234,7 +379,13 @@ fn prepare_file(path: &Path) -> Result<OpenFile, OpenError> {
         Err(error) => return Err(io_error(&path, &error)),
     }
     let there = fs::metadata(&path).map_err(|error| io_error(&path, &error))?;
-    Ok(OpenFile { identity: (there.dev(), there.ino()), path, _lock: lock })
+    let beside = ["-wal", "-shm"].map(|suffix| {
+        let mut name = path.clone().into_os_string();
+        name.push(suffix);
+        (name.into(), None)
+    });
+    let identity = (there.dev(), there.ino());
+    Ok(OpenFile { path, identity, beside, log_bytes: 0, is_log_cut: false, lock })
 }
 
 /// Resolves links, also where the file itself is still to be made.

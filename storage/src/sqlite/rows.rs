@@ -56,6 +56,10 @@ impl Sqlite {
         self.number("SELECT value FROM meta WHERE key = 'serial_next'", [])
     }
 
+    pub(super) fn meta_epoch(&self) -> Result<i64, Cause> {
+        self.number("SELECT value FROM meta WHERE key = 'epoch'", [])
+    }
+
     fn find_by(&self, sql: &str, read: Read, parameters: impl rusqlite::Params) -> Result<Option<Row>, ReadError> {
         let mut statement = self.statement(sql)?;
         let mut rows = statement.query(parameters).map_err(|error| cause(&error))?;
@@ -163,7 +167,7 @@ impl Backend for Sqlite {
         match self.execute("COMMIT", []) {
             Ok(_) => {
                 self.save_log.keep();
-                Ok(())
+                if self.is_writing { self.is_in_place().map_err(CommitError::Unknown) } else { Ok(()) }
             }
             Err(cause) if cause.kind == CauseKind::Busy && !self.connection.is_autocommit() => {
                 Err(CommitError::Busy(cause))
@@ -185,7 +189,11 @@ impl Backend for Sqlite {
         let version = self.number("PRAGMA data_version", [])?;
         let is_foreign = self.data_version != 0 && self.data_version != version;
         if is_foreign {
+            // Before the version is noted: it is to be found out again at every transaction.
+            self.is_ours()?;
             self.read_save_log()?;
+        } else if self.is_writing {
+            self.log_is_whole()?;
         }
         self.data_version = version;
         Ok(is_foreign)
@@ -354,10 +362,6 @@ impl Backend for Sqlite {
         self.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![key(meta), value]).map(drop)
     }
 
-    fn saves_in_log(&self) -> u64 {
-        self.save_log.entries()
-    }
-
     fn fold_is_due(&self, at_rest: bool) -> bool {
         self.save_log.is_due(at_rest)
     }
@@ -384,8 +388,8 @@ impl Backend for Sqlite {
         Ok((pages * self.number("PRAGMA page_size", [])?).cast_unsigned())
     }
 
-    fn reopen(&mut self) -> Result<(), Cause> {
-        self.open_again()
+    fn reopen(&mut self, after: CauseKind) -> Result<(), Cause> {
+        self.open_again(after)
     }
 
     fn is_durable(&self) -> bool {

@@ -86,7 +86,7 @@ impl<B: Backend> Worker<B> {
                 self.jobs.push_back(job);
             }
             // The next one tries again: a sweep that fails once must not end for good.
-            Err(cause) => self.shared.trouble(&cause, self.clock.now()),
+            Err(cause) => self.trouble(&cause),
         }
     }
 
@@ -110,7 +110,7 @@ impl<B: Backend> Worker<B> {
                 }
             }
             Err(cause) => {
-                self.shared.trouble(&cause, self.clock.now());
+                self.trouble(&cause);
                 if let Some(reply) = job.reply {
                     reply.answer(Err(match job.deleted {
                         0 => Error::Storage { cause },

@@ -8,6 +8,7 @@ use crate::{
     command::{Command, HeldRecord},
     error::{Cause, CauseKind, InterruptedBy},
     record::Durability,
+    shared::Work,
 };
 
 use super::{Broken, LOCK_WAIT_FIRST, QUIET_US, Worker};
@@ -17,6 +18,9 @@ use super::{Broken, LOCK_WAIT_FIRST, QUIET_US, Worker};
 const LOG_PAGES_HIGH: u64 = 8_192;
 /// How often the clock's mark is put on record, in microseconds.
 const CLOCK_MARK_INTERVAL_US: i64 = 60_000_000;
+/// How long after a refusal the database is tried again by ourselves, in microseconds: a service that was taken out of use
+/// for its trouble asks nothing more, and is to be found well again.
+const TRY_AGAIN_US: i64 = 1_000_000;
 
 impl<B: Backend> Worker<B> {
     /// Notes that a cell has touches to flush.
@@ -58,7 +62,8 @@ impl<B: Backend> Worker<B> {
         }
         let timers = &self.timers;
         let fold = self.backend.fold_is_due(false).then_some(timers.fold_not_before);
-        let due = [timers.flush, timers.quiet, fold].into_iter().flatten().fold(timers.sweep, i64::min);
+        let due =
+            [timers.flush, timers.quiet, timers.try_again, fold].into_iter().flatten().fold(timers.sweep, i64::min);
         (due - self.clock.monotonic()).max(0)
     }
 
@@ -71,6 +76,7 @@ impl<B: Backend> Worker<B> {
         if self.flush_is_due(now) {
             self.run_alone(None)?;
         }
+        self.try_again_if_due(now)?;
         self.sweep_if_due(now);
         self.step_deletion()?;
         self.fold_if_due(now)?;
@@ -87,8 +93,29 @@ impl<B: Backend> Worker<B> {
             // The log keeps what it holds; nothing is lost by waiting.
             self.timers.fold_not_before = now + QUIET_US;
             if cause.kind != CauseKind::Busy {
-                self.shared.trouble(&cause, self.clock.now());
+                self.trouble(&cause);
             }
+        }
+        Ok(())
+    }
+
+    /// Notes that the database refused what the last transaction was to do.
+    pub(super) fn trouble(&mut self, cause: &Cause) {
+        let work = if self.is_writing { Work::Writing } else { Work::Reading };
+        self.shared.trouble(work, cause, self.clock.now());
+        self.timers.try_again.get_or_insert(self.clock.monotonic().saturating_add(TRY_AGAIN_US));
+    }
+
+    /// Reads and writes a number, if the database has refused something and nothing has succeeded since.
+    fn try_again_if_due(&mut self, now: i64) -> Result<(), Broken> {
+        if self.timers.try_again.is_none_or(|due| due > now) {
+            return Ok(());
+        }
+        self.timers.try_again = None;
+        if self.shared.current_trouble().is_some() {
+            // The flush writes it.
+            self.timers.clock_mark = now.saturating_sub(CLOCK_MARK_INTERVAL_US);
+            self.run_alone(None)?;
         }
         Ok(())
     }
@@ -158,6 +185,7 @@ impl<B: Backend> Worker<B> {
                     self.timers.checkpoint_not_before = now + QUIET_US;
                 }
                 self.shared.counters.log_pages.set(checkpoint.pages_left);
+                self.shared.works(Work::Checkpoint);
                 Ok(())
             }
             Err(cause) if matches!(cause.kind, CauseKind::Busy | CauseKind::Full | CauseKind::ReadOnly) => {
@@ -166,7 +194,7 @@ impl<B: Backend> Worker<B> {
                 self.timers.checkpoint_not_before = now + QUIET_US;
                 self.timers.quiet = Some(now + QUIET_US);
                 if cause.kind != CauseKind::Busy {
-                    self.shared.trouble(&cause, self.clock.now());
+                    self.shared.trouble(Work::Checkpoint, &cause, self.clock.now());
                 }
                 Ok(())
             }
