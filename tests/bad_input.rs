@@ -5,8 +5,6 @@
 mod arguments;
 #[path = "bad_input/files.rs"]
 mod files;
-#[path = "bad_input/lock.rs"]
-mod lock;
 #[path = "bad_input/overload.rs"]
 mod overload;
 #[path = "bad_input/rows.rs"]
