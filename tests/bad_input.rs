@@ -5,6 +5,10 @@
 mod arguments;
 #[path = "bad_input/files.rs"]
 mod files;
+#[path = "bad_input/flood.rs"]
+mod flood;
+#[path = "bad_input/lock.rs"]
+mod lock;
 #[path = "bad_input/overload.rs"]
 mod overload;
 #[path = "bad_input/rows.rs"]

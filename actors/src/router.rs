@@ -44,7 +44,7 @@ use tokio::{
 };
 
 use crate::{
-    registry::Registry,
+    registry::{Bounds, Registry},
     session::{SessionActor, SessionMessage, SessionRef},
     slot,
 };
@@ -145,7 +145,8 @@ impl Router {
     /// Makes the router.
     pub fn new(parts: Parts) -> Self {
         let Parts { admission, mailbox, shared, clock, runtime, limits, ended, thread } = parts;
-        let registry = Registry::new(REGISTRY_SHARDS, limits.slots_max, RandomState::default());
+        let bounds = Bounds { slots_max: limits.slots_max, actors_max: limits.live_sessions_max };
+        let registry = Registry::new(REGISTRY_SHARDS, bounds, RandomState::default());
         let (actors, thread) = (AtomicUsize::new(0), Mutex::new(Some(thread)));
         Self { admission, mailbox, shared, clock, runtime, limits, ended, thread, registry, actors }
     }
@@ -331,11 +332,19 @@ impl Router {
             }
         }
         for _ in 0..DELIVERIES_MAX {
-            match slot.deliver(message, || self.spawn(id, &slot)) {
-                Ok(()) => {
-                    self.bound_actors(id);
-                    return slot;
+            let mut is_new = false;
+            let delivered = slot.deliver(message, || {
+                let actor = self.spawn(id, &slot);
+                is_new = actor.is_some();
+                actor
+            });
+            if is_new {
+                for removed in self.registry.note_actor(id, &slot) {
+                    self.let_go(&removed);
                 }
+            }
+            match delivered {
+                Ok(()) => return slot,
                 Err(back) => message = back,
             }
             self.retire(id, &slot);
@@ -353,7 +362,7 @@ impl Router {
         let entered = self.registry.enter(id, coarse(self.now()), make);
         entered.removed.into_iter().for_each(|slot| self.let_go(&slot));
         if self.shared.bytes_held.load(Ordering::Relaxed) > self.limits.held_bytes_max
-            && let Some(slot) = self.registry.evict_near(id, |_| true)
+            && let Some(slot) = self.registry.evict(id)
         {
             self.let_go(&slot);
         }
@@ -371,15 +380,6 @@ impl Router {
         self.actors.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Passivates a session near `id` if there are too many actors.
-    fn bound_actors(&self, id: &SessionId) {
-        if self.actors.load(Ordering::Relaxed) > self.limits.live_sessions_max
-            && let Some(slot) = self.registry.evict_near(id, Slot::has_actor)
-        {
-            self.let_go(&slot);
-        }
-    }
-
     fn retire(&self, id: &SessionId, slot: &Arc<Slot>) {
         if self.registry.remove(id, slot) {
             self.let_go(slot);
@@ -392,6 +392,13 @@ impl Router {
             slot::ActorPort::drain(&actor);
         }
         self.mailbox.send(Command::Retire(Arc::clone(slot.held())));
+    }
+
+    /// Passivates a session, if nothing is in flight.
+    pub fn passivate(&self, id: &SessionId, slot: &Arc<Slot>) {
+        if self.registry.close(id, slot) {
+            self.let_go(slot);
+        }
     }
 
     /// Passivates the sessions that were not used for `idle`.

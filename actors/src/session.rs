@@ -148,7 +148,7 @@ struct Updating {
     edits: Vec<Pending>,
     at: i64,
     durability: Durability,
-    /// The row that they were applied to first.
+    /// The row that they are for: the session's when storage first said, in mailbox order.
     serial: Option<Serial>,
 }
 
@@ -268,7 +268,9 @@ impl Session {
 
     fn apply(&mut self, myself: &ActorRef<SessionMessage>, record: &Record, base: Base) {
         let Some(updating) = &mut self.updating else { return };
-        updating.serial = Some(record.serial());
+        if base == Base::Storage {
+            updating.serial = Some(record.serial());
+        }
         let stored = record.stored();
         let mut data = stored.data.clone();
         let bytes_beside = payload_bytes(&data, &stored.metadata, stored.user.as_deref()) - data.bytes().len();
@@ -297,6 +299,8 @@ impl Session {
             // From here on the write may happen although this actor dies.
             edit.reply_mut().receive();
         }
+        // One of them stands for what all have come to.
+        updating.edits[0].edit.reply_mut().weigh(data.bytes().len() + bytes_beside);
         let change = Box::new(Change::new().encoded_here(data).if_version(record.version()));
         let (at, durability) = (updating.at, updating.durability);
         let reply = own_reply(myself, SessionMessage::Written);

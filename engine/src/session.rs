@@ -103,7 +103,11 @@ impl Session {
         if let Some(record) = self.find(|cached| router.read_in_memory(&cached.slot)) {
             return Ok(Some(record));
         }
-        self.ask(0, |asking| self.remember(router.get(&self.id, asking))).await
+        let record = self.ask(0, |asking| self.remember(router.get(&self.id, asking))).await;
+        if let Ok(None) = record {
+            self.forget();
+        }
+        record
     }
 
     /// Counts a message: refreshes `last_active_at` and adds one to `touch_count`. `Ok` means counted and visible to
@@ -248,7 +252,9 @@ impl Session {
     {
         let router = &self.core.router;
         let bytes_max = router.limits().payload_bytes_max;
-        self.ask(0, |asking| {
+        // What it will carry is known once the function has run; until then it is taken to be as large as it is.
+        let bytes = self.find(|cached| cached.slot.held().bytes()).unwrap_or(0);
+        self.ask(bytes, |asking| {
             let edit = |reply| TypedEdit::boxed(change, bytes_max, reply);
             self.remember(router.update(&self.id, self.durability, asking, edit));
         })
@@ -268,7 +274,18 @@ impl Session {
     }
 
     async fn ask<T: Send + 'static>(&self, bytes: usize, send: impl FnOnce(Asking<T>)) -> Result<T> {
-        self.core.router.ask(bytes, self.deadline.clone()?, send).await
+        let answer = self.core.router.ask(bytes, self.deadline.clone()?, send).await;
+        if let Err(Error::NotFound) = answer {
+            self.forget();
+        }
+        answer
+    }
+
+    /// Lets go of what is in memory for an id that is no session's: those who try ids shall not drive out sessions.
+    fn forget(&self) {
+        if let Some(Cached { slot, .. }) = self.cache().take() {
+            self.core.router.passivate(&self.id, &slot);
+        }
     }
 
     fn cache(&self) -> MutexGuard<'_, Option<Cached>> {

@@ -12,7 +12,7 @@
 //! waiter that is dropped takes itself out of the queue or, when it had been granted already, gives the room back.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     future::Future,
     pin::Pin,
@@ -35,7 +35,8 @@ pub enum Refused {
 pub struct Bounds {
     /// Requests in flight.
     pub requests_max: usize,
-    /// Their bytes. One request larger than this is granted when it is alone.
+    /// Their bytes. One request larger than this is granted when it is alone; one that grows when it is in
+    /// ([`Permit::raise`]) may exceed it.
     pub bytes_max: usize,
     /// Callers that wait for room.
     pub waiters_max: usize,
@@ -53,10 +54,11 @@ struct State {
     bytes: usize,
     closed: bool,
     next_ticket: u64,
-    /// In the order of their tickets.
-    queue: VecDeque<Waiter>,
+    /// Who waits, by ticket: in the order in which they came. There may be a quarter of a million, who leave all at once
+    /// when the database stands still, and the lock is in everybody's way: each goes in logarithmic time.
+    queue: BTreeMap<u64, Waiter>,
     /// Granted and not yet collected by the future that waits.
-    granted: Vec<u64>,
+    granted: BTreeSet<u64>,
     /// Called when admission is closed and nothing is in flight any more.
     on_drained: Option<OnDrained>,
 }
@@ -65,7 +67,6 @@ type OnDrained = Box<dyn FnOnce() + Send>;
 
 #[derive(Debug)]
 struct Waiter {
-    ticket: u64,
     bytes: usize,
     waker: Waker,
 }
@@ -107,7 +108,7 @@ impl Admission {
         let drained = state.take_drained();
         drop(state);
         if !omitted("admission: closing wakes those who wait") {
-            waiting.into_iter().map(|waiter| waiter.waker).for_each(Waker::wake);
+            waiting.into_values().map(|waiter| waiter.waker).for_each(Waker::wake);
         }
         if let Some(on_drained) = drained {
             on_drained();
@@ -154,12 +155,12 @@ impl Admission {
         if omitted("admission: a release grants the head of the queue") {
             return;
         }
-        while let Some(head) = state.queue.front()
+        while let Some((_, head)) = state.queue.first_key_value()
             && self.has_room(state, head.bytes)
         {
-            if let Some(head) = state.queue.pop_front() {
+            if let Some((ticket, head)) = state.queue.pop_first() {
                 state.take(head.bytes);
-                state.granted.push(head.ticket);
+                state.granted.insert(ticket);
                 woken.push(head.waker);
             }
         }
@@ -183,17 +184,6 @@ impl State {
         let in_flight = self.requests > 0 && !omitted("admission: the end waits for what is in flight");
         if self.closed && !in_flight { self.on_drained.take() } else { None }
     }
-
-    /// Finds a waiter, by halves: there may be a quarter of a million, each of which comes here to leave.
-    fn place_of(&self, ticket: u64) -> Option<usize> {
-        self.queue.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()
-    }
-
-    /// Collects a grant.
-    fn collect(&mut self, ticket: u64) -> bool {
-        let at = self.granted.iter().position(|granted| *granted == ticket);
-        at.map(|at| self.granted.swap_remove(at)).is_some()
-    }
 }
 
 /// Waits for a permit; see [`Admission::acquire`].
@@ -212,10 +202,9 @@ impl Future for Acquire {
         let this = &mut *self;
         let mut state = lock(&this.admission.state);
         if let Some(ticket) = this.ticket {
-            if state.collect(ticket) {
+            if state.granted.remove(&ticket) {
                 this.ticket = None;
-            } else if let Some(at) = state.place_of(ticket) {
-                let waker = &mut state.queue[at].waker;
+            } else if let Some(Waiter { waker, .. }) = state.queue.get_mut(&ticket) {
                 let old = if waker.will_wake(context.waker()) {
                     None
                 } else {
@@ -238,7 +227,7 @@ impl Future for Acquire {
         } else {
             let ticket = state.next_ticket;
             state.next_ticket += 1;
-            state.queue.push_back(Waiter { ticket, bytes: this.bytes, waker: context.waker().clone() });
+            state.queue.insert(ticket, Waiter { bytes: this.bytes, waker: context.waker().clone() });
             this.ticket = Some(ticket);
             return Poll::Pending;
         }
@@ -251,14 +240,14 @@ impl Drop for Acquire {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
         let mut state = lock(&self.admission.state);
-        if state.collect(ticket) {
+        if state.granted.remove(&ticket) {
             drop(state);
             if !omitted("admission: a granted waiter that is dropped gives its room back") {
                 self.admission.release(self.bytes);
             }
             return;
         }
-        let waiter = state.place_of(ticket).and_then(|at| state.queue.remove(at));
+        let waiter = state.queue.remove(&ticket);
         // It may have been the head, too large for the room there is, with smaller ones behind it.
         let mut woken = Vec::new();
         self.admission.grant(&mut state, &mut woken);
@@ -274,6 +263,16 @@ impl Drop for Acquire {
 pub struct Permit {
     admission: Arc<Admission>,
     bytes: usize,
+}
+
+impl Permit {
+    /// Takes room for `bytes` in all, now that the request is known to have so many. It does not wait, for it is in
+    /// already: those who come next do.
+    pub fn raise(&mut self, bytes: usize) {
+        let more = bytes.saturating_sub(self.bytes);
+        lock(&self.admission.state).bytes += more;
+        self.bytes += more;
+    }
 }
 
 impl Drop for Permit {

@@ -136,6 +136,8 @@ pub trait AnyReply {
     fn deadline(&self) -> i64;
     /// Moves the request's place to another slot, which was entered for it.
     fn move_to(&mut self, slot: Arc<dyn InFlight>);
+    /// Notes that the request has come to carry `bytes` of payload.
+    fn weigh(&mut self, bytes: usize);
 }
 
 impl<T> AnyReply for ReplyTo<T> {
@@ -158,6 +160,12 @@ impl<T> AnyReply for ReplyTo<T> {
     fn move_to(&mut self, slot: Arc<dyn InFlight>) {
         if let Some(occupied) = self.guards_mut() {
             occupied.move_to(slot);
+        }
+    }
+
+    fn weigh(&mut self, bytes: usize) {
+        if let Some(permit) = self.guards_mut().and_then(|occupied| occupied.permit.as_mut()) {
+            permit.raise(bytes);
         }
     }
 }

@@ -56,6 +56,11 @@ impl<R: Weigh> Held<R> {
         }
     }
 
+    /// Returns how many bytes the record keeps, of whatever generation; `None` without one.
+    pub fn bytes(&self) -> Option<usize> {
+        lock(&self.memory).record.as_ref().map(|(_, record)| record.bytes())
+    }
+
     // From here on: the storage thread only.
 
     /// Binds the cell of the session's row, and drops a record of another row. Returns false once closed.

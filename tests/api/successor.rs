@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::mpsc};
 
-use sessile::{Durability, Engine, Error, Filter, NewSession, Session};
+use sessile::{Durability, Engine, Error, Filter, NewSession, Session, testing::Faults};
 use sessile_tests::{Place, poll_once, read, soon};
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -91,4 +91,24 @@ async fn a_create_queued_behind_a_session_is_answered_like_any_other() {
     let (found, created) = engine.get_or_create(NewSession::with_id("a")).await.unwrap();
     assert!(!created);
     assert_eq!(read(&found).await.data::<String>().unwrap(), "first");
+}
+
+#[tokio::test]
+async fn an_update_sent_behind_a_delete_and_a_create_changes_what_was_created() {
+    let place = Place::new();
+    let engine = place.builder().open().await.unwrap();
+    let session = create(&engine, "first").await;
+    read(&session).await;
+    let stall = Faults::of(&engine).stall();
+    let mut deleting = pin!(session.delete());
+    let mut creating = pin!(engine.create(NewSession::with_id("a").data("second")));
+    let mut updating = pin!(session.update(|data: &mut String| data.push('!')));
+    assert!(poll_once(deleting.as_mut()).is_pending());
+    assert!(poll_once(creating.as_mut()).is_pending());
+    assert!(poll_once(updating.as_mut()).is_pending());
+    drop(stall);
+    assert!(deleting.await.unwrap());
+    creating.await.unwrap();
+    updating.await.unwrap();
+    assert_eq!(read(&session).await.data::<String>().unwrap(), "second!");
 }

@@ -9,7 +9,7 @@ use crate::{
     actor::ActorRef,
     caller::{Answer, Caller, Way, call},
     explore::{Preemptions::AtMost, explore},
-    registry::{self, Entered},
+    registry::{self, Bounds, Entered},
     reply::Reply,
     slot::{self, ActorPort},
     sync::{Arc, Mutex, lock},
@@ -47,7 +47,7 @@ struct Session {
 impl Session {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            registry: Registry::new(1, 9, BuildHasherDefault::default()),
+            registry: Registry::new(1, Bounds { slots_max: 9, actors_max: 9 }, BuildHasherDefault::default()),
             handling: std::sync::Mutex::default(),
             handled: Mutex::new(Vec::new()),
             actors: std::sync::Mutex::default(),

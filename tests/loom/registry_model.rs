@@ -13,7 +13,7 @@ use crate::{
         Preemptions::{AtMost, Unbounded},
         explore, join,
     },
-    registry,
+    registry::{self, Bounds},
     slot::{self, ActorPort},
     sync::Arc,
 };
@@ -47,7 +47,7 @@ struct Seen {
 
 impl Seen {
     fn new(slots_max: usize) -> Arc<Self> {
-        let registry = Registry::new(1, slots_max, BuildHasherDefault::default());
+        let registry = Registry::new(1, Bounds { slots_max, actors_max: 9 }, BuildHasherDefault::default());
         Arc::new(Self { registry, known: Mutex::default(), removed: Mutex::default() })
     }
 
@@ -107,11 +107,8 @@ fn a_session_has_one_open_slot_while_it_is_evicted() {
     explore(Unbounded, || {
         let seen = Seen::new(9);
         let request = |seen: &Seen| seen.enter(1).leave();
-        let threads = [
-            spawn(&seen, request),
-            spawn(&seen, request),
-            spawn(&seen, |seen| seen.let_go(seen.registry.evict_near(&1, |_| true))),
-        ];
+        let threads =
+            [spawn(&seen, request), spawn(&seen, request), spawn(&seen, |seen| seen.let_go(seen.registry.evict(&1)))];
         join(threads);
         seen.end();
     });
