@@ -33,6 +33,8 @@ pub struct Stats {
     pub expired: u64,
     /// Pages in the write-ahead log now, of 4 KiB; normally under some thousand.
     pub log_pages: u64,
+    /// Saves in the log of saves now, counted until they are folded into their rows: under 131,072, and none at rest.
+    pub saves_in_log: u64,
     /// Checkpoints run.
     pub checkpoints: u64,
     /// Checkpoints that a reader in another process kept from finishing.
@@ -81,6 +83,7 @@ pub(crate) fn stats(router: &Router) -> Stats {
         rows_flushed: counters.rows_flushed.read(),
         expired: counters.expired.read(),
         log_pages: counters.log_pages.read(),
+        saves_in_log: counters.saves_in_log.read(),
         checkpoints: counters.checkpoints.read(),
         checkpoints_busy: counters.checkpoints_busy.read(),
         foreign_writes: counters.foreign_writes.read(),

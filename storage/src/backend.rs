@@ -152,6 +152,9 @@ pub trait Backend {
     /// Writes a number.
     fn set_meta(&mut self, meta: Meta, value: i64) -> Result<(), Cause>;
 
+    /// Returns how many saves wait to be folded into their rows.
+    fn saves_in_log(&self) -> u64;
+
     /// Returns whether saves wait to be folded into their rows: those that must be under load, too, or any, `at_rest`.
     fn fold_is_due(&self, at_rest: bool) -> bool;
 

@@ -44,6 +44,8 @@ pub struct Counters {
     pub cells: Counter,
     /// Pages in the log now.
     pub log_pages: Counter,
+    /// Saves that wait to be folded into their rows now.
+    pub saves_in_log: Counter,
     /// Checkpoints run.
     pub checkpoints: Counter,
     /// Checkpoints that a reader kept from finishing.

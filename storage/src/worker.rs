@@ -343,6 +343,7 @@ impl<B: Backend> Worker<B> {
             self.timers.quiet = Some(self.clock.monotonic() + QUIET_US);
         }
         self.shared.counters.log_pages.set(self.backend.log_pages());
+        self.shared.counters.saves_in_log.set(self.backend.saves_in_log());
     }
 
     fn roll_back(&mut self, cause: &Cause) -> Result<(), Broken> {

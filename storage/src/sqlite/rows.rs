@@ -362,6 +362,10 @@ impl Backend for Sqlite {
         self.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![key(meta), value]).map(drop)
     }
 
+    fn saves_in_log(&self) -> u64 {
+        self.save_log.entries()
+    }
+
     fn fold_is_due(&self, at_rest: bool) -> bool {
         self.save_log.is_due(at_rest)
     }

@@ -38,10 +38,11 @@ const FOLD_FROM: i64 = 65_536;
 /// Entries beyond which a save goes to its row at once: bounds the file, and the time to open it. Stands in the schema,
 /// too: a foreign write moves a row's counter past all entries by so much.
 const ENTRIES_MAX: i64 = 131_072;
-/// Rows folded in one transaction: a millisecond, for which commands wait.
-const FOLD_ROWS: usize = 256;
-/// Entries deleted in one transaction; cheaper, for whole pages go.
-const FOLD_DELETES: i64 = 2_048;
+/// Rows folded in one transaction: a millisecond, for which commands wait. Where more come in meanwhile, twice as many as
+/// those, so that a fold ends before the log is full.
+const FOLD_ROWS: i64 = 256;
+/// Entries deleted in the time of one row: whole pages go.
+const DELETES_PER_ROW: i64 = 8;
 
 /// What the log holds.
 #[derive(Debug, Default)]
@@ -50,6 +51,8 @@ pub(super) struct SaveLog {
     latest: HashMap<i64, Entry, RandomState>,
     /// Entries in the table, whether they count or not.
     entries: i64,
+    /// Entries appended since the last step of a fold.
+    appended: i64,
     fold: Option<Fold>,
     /// What the open transaction has changed: rows with the entry they had, and how many entries there were.
     undo: Vec<(i64, Option<Entry>)>,
@@ -105,6 +108,11 @@ impl SaveLog {
         self.entries = self.entries_before;
         // What it had done may be undone with the rest: it begins again, with what is left.
         self.fold = None;
+    }
+
+    /// Returns how many entries there are.
+    pub(super) fn entries(&self) -> u64 {
+        self.entries.cast_unsigned()
     }
 
     /// Returns whether there is something to fold now.
@@ -187,6 +195,7 @@ impl Sqlite {
         let bytes = new.data.bytes().len() as i64;
         self.save_log.set(serial, Some(Entry { position, counter: new.counter, bytes }));
         self.save_log.entries += 1;
+        self.save_log.appended += 1;
         Ok(true)
     }
 
@@ -207,13 +216,14 @@ impl Sqlite {
             Some(fold) => fold,
             None => self.begin_fold()?,
         };
+        let rows_max = FOLD_ROWS.max(2 * std::mem::take(&mut self.save_log.appended));
         if fold.rows.is_empty() {
-            if self.delete_folded(fold.until)? {
+            if self.delete_folded(fold.until, rows_max * DELETES_PER_ROW)? {
                 self.save_log.fold = Some(fold);
             }
             return Ok(());
         }
-        for _ in 0..FOLD_ROWS {
+        for _ in 0..rows_max {
             let Some(serial) = fold.rows.pop() else { break };
             // Saved once more since the fold began: the next one's business.
             let Some(entry) = self.save_log.latest.get(&serial).filter(|entry| entry.position <= fold.until) else {
@@ -241,14 +251,14 @@ impl Sqlite {
         Ok(Fold { until, rows })
     }
 
-    /// Deletes entries that are dealt with; returns whether there are more of them.
-    fn delete_folded(&mut self, until: i64) -> Result<bool, Cause> {
+    /// Deletes up to `most` entries that are dealt with; returns whether there are more of them.
+    fn delete_folded(&mut self, until: i64, most: i64) -> Result<bool, Cause> {
         let first: Option<i64> = self
             .statement("SELECT min(position) FROM save_log")?
             .query_row([], |row| row.get(0))
             .map_err(|error| cause(&error))?;
         let Some(first) = first.filter(|first| *first <= until) else { return Ok(false) };
-        let last = until.min(first.saturating_add(FOLD_DELETES - 1));
+        let last = until.min(first.saturating_add(most - 1));
         let deleted = self
             .statement("DELETE FROM save_log WHERE position <= ?1")?
             .execute([last])
