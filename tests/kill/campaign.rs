@@ -20,7 +20,7 @@ const KILLS_PER_FILE: u64 = 10;
 const LOG_BYTES_NEARLY_FULL: u64 = 31 << 20;
 /// How long a load may take to fill the log before it is killed all the same.
 const FILL: Duration = Duration::from_secs(4);
-/// A little less than the time without writes after which the engine moves the log.
+/// A little less than the time without writes after which the engine folds saves and moves the log. Flushes write.
 const NEARLY_QUIET: Duration = Duration::from_millis(480);
 
 /// The moment that a kill is aimed at.
@@ -167,6 +167,8 @@ impl Campaign {
     fn options(&mut self, aim: Aim) -> (Duration, Options) {
         let intervals = [20, 50, 250].map(Duration::from_millis);
         let chosen = intervals[usize::try_from(self.random.below(3)).expect("below 3")];
+        // The last flush after the load has gone is to come soon, and at a known time.
+        let chosen = if aim == Aim::Quiet { intervals[0] } else { chosen };
         let flush_interval = self.plan.flush_interval.unwrap_or(chosen);
         let is_fat = aim == Aim::FullLog;
         let options = Options {
@@ -178,7 +180,7 @@ impl Campaign {
             pad_max: if is_fat { 60_000 } else { 1_500 },
             engine_wide: self.plan.engine_wide.unwrap_or(self.random.below(3) == 0),
             lies: self.plan.lies,
-            load: (aim == Aim::Quiet).then(|| Duration::from_millis(100)),
+            load: (aim == Aim::Quiet).then(|| Duration::from_millis(200)),
             reader: false,
         };
         (flush_interval, options)
@@ -202,15 +204,15 @@ impl Campaign {
                 self.pause(Duration::from_millis(60));
             }
             Aim::Quiet => {
-                std::thread::sleep(options.load.unwrap_or_default() + NEARLY_QUIET);
-                self.pause(Duration::from_millis(60));
+                std::thread::sleep(options.load.unwrap_or_default() + options.flush_interval + NEARLY_QUIET);
+                self.pause(Duration::from_millis(80));
             }
             Aim::Shutdown => {
                 self.pause(Duration::from_millis(300));
                 child.shut_down();
                 let closing = child.milestone(PATIENCE);
                 assert!(closing.is_some(), "it begins to shut down");
-                self.pause(Duration::from_millis(30));
+                self.pause(Duration::from_millis(60));
             }
         }
         child.kill()
