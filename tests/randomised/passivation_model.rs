@@ -9,7 +9,7 @@ use crate::{
     actor::ActorRef,
     caller::{Answer, Caller, Way, call},
     explore::{explore, join},
-    registry::{self, Entered},
+    registry::{self, Bounds, Entered},
     reply::{Reply, Stage},
     slot::{self, ActorPort},
     sync::{Arc, Mutex, lock},
@@ -53,8 +53,8 @@ struct Engine {
 impl Engine {
     fn new(lives: usize) -> Arc<Self> {
         Arc::new(Self {
-            // One slot is too many already: each enter passivates.
-            registry: Registry::new(1, 1, BuildHasherDefault::default()),
+            // The second slot is one too many: entering one session passivates the other.
+            registry: Registry::new(1, Bounds { slots_max: 1, actors_max: 1 }, BuildHasherDefault::default()),
             handling: std::array::from_fn(|_| std::sync::Mutex::new(())),
             handled: Mutex::new(Vec::new()),
             actors: std::sync::Mutex::default(),
@@ -75,7 +75,15 @@ impl Engine {
         let (way, caller) = call();
         let mut message = Message { sender, number, reply: Reply::new(way, Place(Arc::clone(&slot))) };
         for _ in 0..DELIVERIES_MAX {
-            match slot.deliver(message, || Some(self.bring_up(session, &slot))) {
+            let mut is_new = false;
+            let delivered = slot.deliver(message, || {
+                is_new = true;
+                Some(self.bring_up(session, &slot))
+            });
+            if is_new {
+                let_go(self.registry.note_actor(&session, &slot));
+            }
+            match delivered {
                 Ok(()) => return caller,
                 Err(back) => message = back,
             }
@@ -159,10 +167,8 @@ fn crowd(lives: usize) {
             }
         })
     };
-    let evictors = [
-        evictor(|registry| registry.evict_idle(2)),
-        evictor(|registry| registry.evict_near(&0, Slot::has_actor).into_iter().collect()),
-    ];
+    let evictors =
+        [evictor(|registry| registry.evict_idle(2)), evictor(|registry| registry.evict(&0).into_iter().collect())];
     join(senders);
     join(evictors);
     let handled = engine.end();
