@@ -20,7 +20,7 @@ use crate::{
     admission::Admission,
     backend::Backend,
     batch::Batch,
-    clock::EngineClock,
+    clock::{EngineClock, micros},
     command::Command,
     error::{Cause, CauseKind, Error, InterruptedBy, OpenError},
     health::Phase,
@@ -34,6 +34,8 @@ use crate::{
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 /// The longest pause.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// What an attempt may take.
+const REOPEN_TIME: Duration = Duration::from_millis(50);
 /// Attempts to reopen before the thread gives up: half a minute of trouble.
 const REOPEN_ATTEMPTS_MAX: u32 = 36;
 /// Faults in a row, none of whose connections committed anything, before the thread gives up.
@@ -281,28 +283,31 @@ impl<B: Backend> Thread<B> {
         Err(last)
     }
 
-    /// Waits, collects what comes, and answers what has waited too long.
+    /// Waits, collects what comes, and answers what cannot wait until the next attempt is made.
     fn pause(&mut self, pause: Duration, cause: &Cause) -> Pause {
         let until = Instant::now() + pause;
+        let ends = self.clock.monotonic().saturating_add(micros(pause + REOPEN_TIME));
+        // Before its caller gives up by itself, and takes for in doubt what nobody has begun with.
+        let hold = |waiting: &mut VecDeque<Command>, mut command: Command| {
+            if command.reply_mut().is_some_and(|reply| reply.deadline() <= ends) {
+                command.refuse(unavailable(cause));
+            } else {
+                waiting.push_back(command);
+            }
+        };
+        for command in std::mem::take(&mut self.waiting) {
+            hold(&mut self.waiting, command);
+        }
         let mut is_past = false;
         while !is_past {
             match self.inbox.receive(Some(until)) {
                 Received::Command(Command::Shutdown) | Received::Disconnected => self.is_over = true,
-                Received::Command(command) => self.waiting.push_back(command),
+                Received::Command(command) => hold(&mut self.waiting, command),
                 Received::TimedOut => is_past = true,
             }
             // What waits here keeps `Shutdown` from coming.
             if self.is_over || self.admission.is_closed() {
                 return Pause::Close;
-            }
-        }
-        let now = self.clock.monotonic();
-        let waiting = std::mem::take(&mut self.waiting);
-        for mut command in waiting {
-            if command.reply_mut().is_some_and(|reply| reply.deadline() <= now) {
-                command.refuse(unavailable(cause));
-            } else {
-                self.waiting.push_back(command);
             }
         }
         Pause::Over
