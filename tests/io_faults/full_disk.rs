@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use rusqlite::Connection;
 use sessile::{Cause, CauseKind, Durability, Engine, Filter, Health, NewSession, OpenError, testing::ManualClock};
 use sessile_tests::{
-    Place, START, eventually, soon,
+    PATIENCE, Place, START, eventually, soon,
     vfs::{self, Call, CallKind, FileKind, Verdict, Watcher, codes},
 };
 
@@ -45,6 +45,7 @@ async fn holds_after_a_restart(volume: &Volume, engine: Engine, mut client: Clie
     let engine = Engine::builder(volume.path()).open().await.unwrap();
     client.reconnect(&engine, ended.is_ok());
     client.read_all().await;
+    client.within(PATIENCE);
     client.works_again("after").await;
     let mut clients = [client];
     no_strangers(&engine, &mut clients).await;

@@ -78,8 +78,10 @@ impl Volume {
                 let image = this.outside.path().join("image");
                 let file = fs::File::create(&image).map_err(|error| error.to_string())?;
                 file.set_len(VOLUME_BYTES).map_err(|error| error.to_string())?;
-                // Without a journal of its own: the volume is small, and nobody cuts its power.
-                run(Command::new("mkfs.ext4").args(["-q", "-m", "0", "-O", "^has_journal"]).arg(&image))?;
+                // Without a journal of its own: the volume is small, and nobody cuts its power. With blocks as large as
+                // SQLite's pages, as every larger disk has them: with smaller ones SQLite reserves less of the mapped index
+                // than it uses, and to use it on a full disk is a SIGBUS.
+                run(Command::new("mkfs.ext4").args(["-q", "-m", "0", "-b", "4096", "-O", "^has_journal"]).arg(&image))?;
                 run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(&image).arg(&directory))?;
             }
         }
