@@ -41,7 +41,7 @@ impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
         Self(match time.duration_since(UNIX_EPOCH) {
             Ok(since) => micros(since),
-            Err(before) => -micros(before.duration()),
+            Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros),
         })
     }
 }
@@ -153,7 +153,8 @@ impl EngineClock {
 
     /// Raises engine time to at least `mark`, which an earlier run of the engine had reached.
     pub fn raise(&self, mark: i64) {
-        self.offset.fetch_max(mark - self.monotonic(), Ordering::Relaxed);
+        // A damaged file may name any time at all.
+        self.offset.fetch_max(mark.saturating_sub(self.monotonic()), Ordering::Relaxed);
     }
 
     /// Returns by how much engine time has been moved ahead of monotonic time.
@@ -251,5 +252,15 @@ mod tests {
 
         let clock = EngineClock::new(Arc::new(HeldUpOnce::default()));
         assert_eq!(clock.now(), 10_000_000);
+    }
+
+    #[cfg(feature = "testing")]
+    #[test]
+    fn a_mark_before_all_times_moves_nothing() {
+        let manual = Arc::new(ManualClock::new(Timestamp::from_micros(1_000_000)));
+        let clock = EngineClock::new(Arc::clone(&manual) as Arc<dyn Clock>);
+        manual.advance(Duration::from_secs(1));
+        clock.raise(i64::MIN);
+        assert_eq!(clock.now(), 2_000_000);
     }
 }
