@@ -213,3 +213,17 @@ async fn a_damaged_page_is_a_storage_error_and_not_an_absence() {
     }
     assert!(refused > 0);
 }
+
+#[tokio::test]
+async fn data_that_is_null_is_damaged_and_not_json_null() {
+    let rig = damaged(|c| {
+        c.execute_batch("PRAGMA writable_schema = ON").unwrap();
+        c.execute_batch("UPDATE sqlite_schema SET sql = replace(sql, 'data ANY NOT NULL', 'data ANY')").unwrap();
+        c.execute_batch("PRAGMA writable_schema = RESET").unwrap();
+        session(c, "data = NULL");
+    })
+    .await;
+    is_corrupt(&rig, "the data is NULL").await;
+    let error = rig.engine.list(Query::new(Filter::all())).await.unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+}

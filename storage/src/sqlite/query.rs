@@ -141,7 +141,8 @@ pub(super) fn list(backend: &Sqlite, query: &Query, judging: Judging) -> Result<
     let mut page = Vec::new();
     while let Some(row) = rows.next().map_err(|error| cause(&error))? {
         let (mut stored, activity) = read_row(row)?;
-        let in_row: i64 = row.get(10).map_err(|error| cause(&error))?;
+        // NULL for data that is NULL, which the schema forbids.
+        let Ok(in_row) = row.get::<_, i64>(10) else { return Err(ReadError::Corrupt(stored.serial)) };
         let data_bytes = backend.save_log.overlay(&mut stored).unwrap_or(in_row.cast_unsigned());
         let deadlines = judging.defaults.deadlines(stored.created_at, stored.idle_timeout, stored.expires_at);
         page.push(Summary { stored, data_bytes, activity, deadlines });

@@ -26,12 +26,12 @@ const SERIAL_BLOCK: i64 = 1_024;
 pub(super) const COLUMNS: &str = "s.serial, s.id, s.user, s.counter, s.metadata, a.created_at, a.idle_timeout, \
      a.expires_at, a.last_active_at, a.touch_count";
 
-/// The statement that finds a row by a condition, with its data or with NULL in its place.
+/// The statement that finds a row by a condition, with its data or without.
 macro_rules! find_sql {
     ($data:literal, $condition:literal) => {
         concat!(
             "SELECT s.serial, s.id, s.user, s.counter, s.metadata, a.created_at, a.idle_timeout, a.expires_at, ",
-            "a.last_active_at, a.touch_count, ",
+            "a.last_active_at, a.touch_count",
             $data,
             " FROM session s LEFT JOIN activity a ON a.serial = s.serial WHERE ",
             $condition
@@ -65,11 +65,13 @@ impl Sqlite {
         let mut rows = statement.query(parameters).map_err(|error| cause(&error))?;
         let Some(row) = rows.next().map_err(|error| cause(&error))? else { return Ok(None) };
         let (mut stored, activity) = read_row(row)?;
-        let data = row.get_ref(10).map_err(|error| cause(&error))?;
-        if self.save_log.overlay(&mut stored).is_none() {
-            stored.data = read_data(data, stored.serial)?;
-        } else if read == Read::All {
-            stored.data = self.appended_data(stored.serial)?.unwrap_or_default();
+        let is_appended = self.save_log.overlay(&mut stored).is_some();
+        if read == Read::All {
+            stored.data = if is_appended {
+                self.appended_data(stored.serial)?.unwrap_or_default()
+            } else {
+                read_data(row.get_ref(10).map_err(|error| cause(&error))?, stored.serial)?
+            };
         }
         Ok(Some(Row { stored, activity }))
     }
@@ -121,7 +123,6 @@ pub(super) fn read_data(value: ValueRef<'_>, serial: i64) -> Result<Data, ReadEr
     match value {
         ValueRef::Text(text) => Ok(Data::Json(Bytes::copy_from_slice(text))),
         ValueRef::Blob(bytes) => Ok(Data::Raw(Bytes::copy_from_slice(bytes))),
-        ValueRef::Null => Ok(Data::default()),
         _ => Err(ReadError::Corrupt(serial)),
     }
 }
@@ -201,16 +202,16 @@ impl Backend for Sqlite {
 
     fn find(&mut self, id: &SessionId, read: Read) -> Result<Option<Row>, ReadError> {
         let sql = match read {
-            Read::All => find_sql!("s.data", "s.id = ?1"),
-            Read::WithoutData => find_sql!("NULL", "s.id = ?1"),
+            Read::All => find_sql!(", s.data", "s.id = ?1"),
+            Read::WithoutData => find_sql!("", "s.id = ?1"),
         };
         self.find_by(sql, read, [id.as_str()])
     }
 
     fn find_at(&mut self, serial: i64, id: &SessionId, read: Read) -> Result<Option<Row>, ReadError> {
         let sql = match read {
-            Read::All => find_sql!("s.data", "s.serial = ?1 AND s.id = ?2"),
-            Read::WithoutData => find_sql!("NULL", "s.serial = ?1 AND s.id = ?2"),
+            Read::All => find_sql!(", s.data", "s.serial = ?1 AND s.id = ?2"),
+            Read::WithoutData => find_sql!("", "s.serial = ?1 AND s.id = ?2"),
         };
         self.find_by(sql, read, params![serial, id.as_str()])
     }
