@@ -84,6 +84,9 @@ pub struct Checkpoint {
     pub pages_left: u64,
 }
 
+/// Comes before all row numbers: ours begin at 1, but a file may hold rows that another program wrote.
+pub const BEFORE_ALL_ROWS: i64 = i64::MIN;
+
 /// A database that keeps sessions.
 pub trait Backend {
     /// Begins a transaction that reads.
@@ -142,6 +145,9 @@ pub trait Backend {
 
     /// Returns the time at which the first session will be over, if nothing happens to it; `None` without rows.
     fn next_end(&mut self, judging: Judging) -> Result<Option<i64>, Cause>;
+
+    /// Returns the lowest serial in use after `after`.
+    fn first_serial_after(&mut self, after: i64) -> Result<Option<i64>, Cause>;
 
     /// Returns the highest serial in use, 0 without rows.
     fn last_serial(&mut self) -> Result<i64, Cause>;

@@ -227,3 +227,21 @@ async fn data_that_is_null_is_damaged_and_not_json_null() {
     let error = rig.engine.list(Query::new(Filter::all())).await.unwrap_err();
     assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
 }
+
+#[tokio::test]
+async fn rows_of_far_apart_numbers_are_swept_and_deleted_without_walking_between() {
+    for serial in [i64::MIN + 1, -1, i64::MAX / 2, i64::MAX] {
+        let rig = damaged(|c| {
+            c.execute("UPDATE session SET serial = ?1 WHERE id = 'bad'", [serial]).unwrap();
+            c.execute("UPDATE activity SET serial = ?1 WHERE serial <> 1", [serial]).unwrap();
+        })
+        .await;
+        assert_eq!(rig.engine.sweep().await.unwrap(), 0, "{serial}");
+        let (none, bad) = (Filter::all().user("nobody"), Filter::all().serial(serial.into()));
+        assert_eq!(rig.engine.delete_where(none).await.unwrap(), 0, "{serial}");
+        assert_eq!(rig.engine.delete_where(bad).await.unwrap(), 1, "{serial}");
+        rig.engine.session("good").unwrap().apply(Change::new().idle_timeout(Duration::from_secs(1))).await.unwrap();
+        rig.advance(Duration::from_secs(2));
+        assert_eq!(rig.engine.sweep().await.unwrap(), 1, "{serial}");
+    }
+}

@@ -350,6 +350,12 @@ impl Backend for Sqlite {
         super::query::next_end(self, judging)
     }
 
+    fn first_serial_after(&mut self, after: i64) -> Result<Option<i64>, Cause> {
+        self.statement("SELECT min(serial) FROM activity WHERE serial > ?1")?
+            .query_row([after], |row| row.get(0))
+            .map_err(|error| cause(&error))
+    }
+
     fn last_serial(&mut self) -> Result<i64, Cause> {
         self.number("SELECT coalesce(max(serial), 0) FROM activity", [])
     }

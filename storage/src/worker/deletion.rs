@@ -6,7 +6,7 @@
 //! session alive (rule R9).
 
 use crate::{
-    backend::Backend,
+    backend::{BEFORE_ALL_ROWS, Backend},
     cell::Activity,
     command::{Command, ReplyTo},
     error::{Cause, CauseKind, Error},
@@ -55,7 +55,7 @@ impl<B: Backend> Worker<B> {
     }
 
     fn job(filter: Filter, durability: Durability, until: i64, reply: Option<ReplyTo<u64>>) -> DeleteJob {
-        DeleteJob { filter, durability, after: 0, until, deleted: 0, reply }
+        DeleteJob { filter, durability, after: BEFORE_ALL_ROWS, until, deleted: 0, reply }
     }
 
     fn last_serial(&mut self) -> Result<i64, Cause> {
@@ -93,8 +93,7 @@ impl<B: Backend> Worker<B> {
     /// Does one step of the first job.
     pub(super) fn step_deletion(&mut self) -> Result<(), Broken> {
         let Some(mut job) = self.jobs.pop_front() else { return Ok(()) };
-        let until = job.until.min(job.after.saturating_add(STEP_ROWS_MAX));
-        match self.delete_step(&mut job, until)? {
+        match self.delete_step(&mut job)? {
             Ok(()) if job.after < job.until => {
                 self.jobs.push_front(job);
             }
@@ -122,23 +121,23 @@ impl<B: Backend> Worker<B> {
         Ok(())
     }
 
-    /// Decides over the rows up to `until`, or the first so many of them.
-    fn delete_step(&mut self, job: &mut DeleteJob, until: i64) -> Result<Result<(), Cause>, Broken> {
+    /// Decides over the next range of rows, or the first so many in it.
+    fn delete_step(&mut self, job: &mut DeleteJob) -> Result<Result<(), Cause>, Broken> {
         if job.filter.liveness == Liveness::Over {
             // Most ranges hold none: look without the write lock. No touch can have ended a session meanwhile.
-            match self.none_match(job, until) {
-                Ok(true) => {
+            match self.none_match_until(job) {
+                Ok(Some(until)) => {
                     job.after = until;
                     return Ok(Ok(()));
                 }
-                Ok(false) => {}
+                Ok(None) => {}
                 Err(cause) => return Ok(Err(cause)),
             }
         }
         if let Err(cause) = self.begin(Some(job.durability), LOCK_WAIT_FIRST) {
             return Ok(Err(cause));
         }
-        match self.delete_matching(job, until) {
+        match self.delete_matching(job) {
             Ok((after, deleted)) => {
                 self.commit()?;
                 job.after = after;
@@ -152,16 +151,28 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    fn none_match(&mut self, job: &DeleteJob, until: i64) -> Result<bool, Cause> {
+    /// Returns the end of the next range of rows if none in it matches.
+    fn none_match_until(&mut self, job: &DeleteJob) -> Result<Option<i64>, Cause> {
         self.begin(None, LOCK_WAIT)?;
         let judging = self.judging(self.clock.now());
-        let found = self.backend.matching(&job.filter, judging, job.after, until, 1);
+        let found = self.next_range(job).and_then(|(after, until)| {
+            let found = self.backend.matching(&job.filter, judging, after, until, 1)?;
+            Ok(found.is_empty().then_some(until))
+        });
         self.backend.rollback()?;
-        Ok(found?.is_empty())
+        found
+    }
+
+    /// Returns the next range of rows, which begins at one that is there: numbers may be far apart, and a walk over those
+    /// between would not end.
+    fn next_range(&mut self, job: &DeleteJob) -> Result<(i64, i64), Cause> {
+        let after = self.backend.first_serial_after(job.after)?.map_or(job.until, |first| first - 1);
+        Ok((after, job.until.min(after.saturating_add(STEP_ROWS_MAX))))
     }
 
     /// Deletes what matches; returns the last row decided over and how many were deleted.
-    fn delete_matching(&mut self, job: &DeleteJob, until: i64) -> Result<(i64, u64), Cause> {
+    fn delete_matching(&mut self, job: &DeleteJob) -> Result<(i64, u64), Cause> {
+        let (after, until) = self.next_range(job)?;
         let judging = self.judging(self.clock.now());
         if job.filter.liveness == Liveness::Alive {
             // The filter may ask for times of activity, or a session may be alive by its cell only.
@@ -169,7 +180,7 @@ impl<B: Backend> Worker<B> {
             let rows = self.table.take_dirty(usize::MAX);
             self.write_activity(&rows)?;
         }
-        let candidates = self.backend.matching(&job.filter, judging, job.after, until, STEP_DELETES_MAX)?;
+        let candidates = self.backend.matching(&job.filter, judging, after, until, STEP_DELETES_MAX)?;
         let after = if candidates.len() == STEP_DELETES_MAX { candidates[STEP_DELETES_MAX - 1] } else { until };
         let mut deleted = 0;
         for serial in candidates {
@@ -191,7 +202,7 @@ impl<B: Backend> Worker<B> {
         if now < self.none_over_before {
             return Ok(());
         }
-        let over = self.backend.matching(&Filter::over(), self.judging(now), 0, i64::MAX, most)?;
+        let over = self.backend.matching(&Filter::over(), self.judging(now), BEFORE_ALL_ROWS, i64::MAX, most)?;
         let mut found = false;
         for serial in over {
             let deadlines = self.table.get(serial).map(|entry| entry.cell.deadlines());

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::{
-    backend::{Backend, Judging, Read, ReadError, Row},
+    backend::{BEFORE_ALL_ROWS, Backend, Judging, Read, ReadError, Row},
     cell::{Activity, Deadlines},
     change::Change,
     command::{Command, Target},
@@ -251,7 +251,7 @@ impl<B: Backend> Worker<B> {
         }
         // Those that are over by the disk may be alive by their cells.
         let limit = usize::try_from(max).unwrap_or(usize::MAX);
-        let over = self.backend.matching(&Filter::over().user(user), judging, 0, i64::MAX, limit)?;
+        let over = self.backend.matching(&Filter::over().user(user), judging, BEFORE_ALL_ROWS, i64::MAX, limit)?;
         let in_memory = over.into_iter().filter_map(|serial| self.table.get(serial));
         let kept_alive =
             in_memory.filter(|entry| !entry.cell.deadlines().passed(entry.activity().last_active, now)).count() as u64;
