@@ -245,3 +245,14 @@ async fn rows_of_far_apart_numbers_are_swept_and_deleted_without_walking_between
         assert_eq!(rig.engine.sweep().await.unwrap(), 1, "{serial}");
     }
 }
+
+#[tokio::test]
+async fn times_before_1970_are_told_as_they_are() {
+    let rig = damaged(|c| activity(c, "created_at = -7, last_active_at = -5")).await;
+    for _ in 0..2 {
+        let record = rig.record("bad").await;
+        assert_eq!((record.created_at().as_micros(), record.last_active_at().as_micros()), (-7, -5));
+    }
+    rig.session("bad").touch().await.unwrap();
+    assert_eq!(rig.record("bad").await.last_active_at(), sessile_tests::START);
+}

@@ -34,17 +34,27 @@ pub(crate) struct Entry {
     pub(crate) generation: u64,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Pending {
     touches: u64,
+    /// [`BEFORE_ALL_TIMES`] where the batch adds none.
     last_active: i64,
     /// The state that it has read or written last.
     record: Option<Arc<Stored>>,
 }
 
+/// What every time of activity is after: a row may be of before 1970.
+const BEFORE_ALL_TIMES: i64 = i64::MIN;
+
+impl Default for Pending {
+    fn default() -> Self {
+        Self { touches: 0, last_active: BEFORE_ALL_TIMES, record: None }
+    }
+}
+
 impl Pending {
     fn has_no_activity(&self) -> bool {
-        self.touches == 0 && self.last_active == 0
+        self.touches == 0 && self.last_active == BEFORE_ALL_TIMES
     }
 }
 
