@@ -1,0 +1,5 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    sessile_tests::fuzz::check(sessile_tests::fuzz::target("stored_row"), input);
+});
