@@ -166,6 +166,19 @@ fn a_checkpoint_that_finds_no_room_is_made_up_for() {
     });
 }
 
+#[tokio::test]
+async fn reads_do_not_put_the_checkpoint_off() {
+    let rig = sessile_tests::Rig::open().await;
+    rig.create("a").await;
+    let before = rig.engine.stats().checkpoints;
+    // Reads all the time, which reach storage, and no write.
+    for _ in 0..20 {
+        rig.advance(QUIET / 4);
+        assert!(rig.session("nobody").get().await.unwrap().is_none());
+    }
+    eventually("the log is moved", async || rig.engine.stats().checkpoints > before).await;
+}
+
 #[test]
 fn a_new_file_on_a_full_disk_is_an_error_of_its_own_and_opens_later() {
     on_volumes("to open on a full disk", &BOTH, async |volume| {
