@@ -5,7 +5,9 @@ mod database;
 mod format;
 mod get;
 mod list;
+mod load;
 mod stats;
+mod stores;
 
 use std::{
     io::{self, Write},
@@ -13,9 +15,6 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-
-/// The workers of the runtime. Fixed, so that figures of one machine and the next differ by the machine alone.
-const WORKERS: usize = 2;
 
 /// An embeddable session engine: measure it, and look into its databases.
 #[derive(Debug, Parser)]
@@ -28,6 +27,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Options),
+    Load(load::Options),
     List(list::Options),
     Get(get::Options),
     Stats(stats::Options),
@@ -46,10 +46,11 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_time().build()?;
+    let runtime = sessile_harness::runtime().build()?;
     runtime.block_on(async {
         match command {
             Command::Bench(options) => bench::run(options).await,
+            Command::Load(options) => load::run(options).await,
             Command::List(options) => list::run(options).await,
             Command::Get(options) => get::run(options).await,
             Command::Stats(options) => stats::run(options).await,

@@ -3,15 +3,16 @@
 use std::thread;
 
 use comfy_table::{CellAlignment, Table, presets};
-
-use crate::format;
-
-use super::{
+use sessile_harness::{
     driver::Outcome,
     measure::Measurement,
-    place::Place,
-    plan::{Op, Plan, StoreName},
+    plan::{Op, Plan},
     source_document::Workload,
+};
+
+use crate::{
+    format,
+    stores::{name::StoreName, place::Place},
 };
 
 /// What stands where there is no figure.
@@ -175,7 +176,7 @@ fn memory(plan: &Plan, outcome: &Outcome) -> Option<String> {
 }
 
 fn find(outcomes: &[Outcome], store: StoreName) -> Option<&Outcome> {
-    outcomes.iter().find(|outcome| outcome.store == store)
+    outcomes.iter().find(|outcome| outcome.store == store.as_str())
 }
 
 fn shown(number: Option<f64>, format: fn(f64) -> String) -> String {

@@ -11,41 +11,44 @@ const FRAME_BYTES: usize = 34;
 
 /// A session's data.
 #[derive(Debug, Serialize)]
-pub(crate) struct Payload<'a> {
-    session: usize,
-    sequence: u64,
-    text: &'a str,
+pub struct Payload<'a> {
+    /// Which session it is of.
+    pub session: usize,
+    /// How often the session was saved.
+    pub sequence: u64,
+    /// What fills it up.
+    pub text: &'a str,
 }
 
 /// Makes data.
 #[derive(Debug)]
-pub(crate) struct Payloads {
+pub struct Payloads {
     bytes: usize,
     text: String,
 }
 
 impl Payloads {
     /// Makes data of `bytes` bytes.
-    pub(crate) fn new(bytes: usize) -> Self {
+    pub fn new(bytes: usize) -> Self {
         let mut random = fastrand::Rng::with_seed(0);
         Self { bytes, text: (0..bytes + SHIFTS).map(|_| random.alphanumeric()).collect() }
     }
 
     /// Makes what a session holds after its save number `sequence`; 0 is what it was created with.
-    pub(crate) fn of(&self, session: usize, sequence: u64) -> Payload<'_> {
+    pub fn of(&self, session: usize, sequence: u64) -> Payload<'_> {
         let begin = sequence as usize % SHIFTS;
         let length = self.bytes.saturating_sub(FRAME_BYTES + digits(session as u64) + digits(sequence));
         Payload { session, sequence, text: &self.text[begin..begin + length] }
     }
 
     /// The same as JSON text.
-    pub(crate) fn json(&self, session: usize, sequence: u64) -> String {
+    pub fn json(&self, session: usize, sequence: u64) -> String {
         serde_json::to_string(&self.of(session, sequence)).expect("numbers and text always encode")
     }
 }
 
 /// Names the user of a session.
-pub(crate) fn user(session: usize) -> String {
+pub fn user(session: usize) -> String {
     /// As many as have some sessions each: the index on users is no formality.
     const USERS: usize = 1_000;
     format!("user-{}", session % USERS)

@@ -12,15 +12,18 @@ use std::{
 use anyhow::ensure;
 use rusqlite::{Connection, config::DbConfig, params};
 use sessile::Engine;
-
-use super::{
+use sessile_harness::{
     ledger::{Ledger, Verified},
     payload::{Payloads, user},
-    plan::{Op, Plan, StoreName},
-    recipe::{self, now_us},
-    seed,
+    plan::{Op, Plan},
     store::{Client, Store},
     world::{Item, Share, World},
+};
+
+use super::{
+    name::StoreName,
+    recipe::{self, now_us},
+    seed,
 };
 
 /// The pages in the log at which SQLite folds it into the database: the engine's high mark, where a busy engine does. At
@@ -46,7 +49,7 @@ struct Database {
 impl Store for Raw {
     type Client = RawClient;
 
-    const NAME: StoreName = StoreName::Raw;
+    const NAME: &'static str = StoreName::Raw.as_str();
     const TAKES_BATCHES: bool = true;
 
     async fn create(path: &Path, _plan: &Plan) -> anyhow::Result<Self> {

@@ -1,22 +1,24 @@
 //! This engine.
 
-use std::{hint::black_box, path::Path, sync::Arc};
+use std::{hint::black_box, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use sessile::{Change, Durability, Engine, Filter, NewSession, Session};
-use tokio::task::JoinSet;
-
-use super::{
+use sessile_harness::{
     ledger::{Ledger, Verified},
     payload::{Payloads, user},
-    plan::{Op, Plan, StoreName},
-    raw::save_cycles,
+    plan::{Op, Plan},
     store::{Client, Pace, Store},
     world::{Item, Share, World},
 };
+use tokio::{task::JoinSet, time::sleep};
+
+use super::{name::StoreName, raw::save_cycles};
 
 /// How many tasks fill, warm and verify; enough to keep the storage thread busy.
 const HELPERS: usize = 256;
+/// How often to look whether saves are still in the log; rarely, because looking costs as well.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// An engine.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub(crate) struct Sessile {
 impl Store for Sessile {
     type Client = SessileClient;
 
-    const NAME: StoreName = StoreName::Sessile;
+    const NAME: &'static str = StoreName::Sessile.as_str();
 
     async fn create(path: &Path, plan: &Plan) -> anyhow::Result<Self> {
         // Fewer than by default, so that some sessions are cold.
@@ -81,6 +83,13 @@ impl Store for Sessile {
         Ok(self.engine.flush().await?)
     }
 
+    async fn rest(&self) -> anyhow::Result<()> {
+        while self.engine.stats().saves_in_log > 0 {
+            sleep(GLANCE).await;
+        }
+        Ok(())
+    }
+
     fn live_sessions(&self) -> Option<usize> {
         Some(self.engine.stats().live_sessions)
     }
@@ -104,7 +113,7 @@ impl Store for Sessile {
                 let mut faults = Vec::new();
                 for place in (helper..ledger.len()).step_by(HELPERS) {
                     let record = engine.session(ledger.id(place))?.get().await?;
-                    let found = record.as_ref().map(|record| (&record.bytes()[..], record.touch_count()));
+                    let found = record.as_ref().map(|record| (&record.bytes()[..], Some(record.touch_count())));
                     faults.extend(ledger.check(place, found));
                 }
                 anyhow::Ok(faults)

@@ -9,8 +9,7 @@ use std::{
 
 use anyhow::ensure;
 use rusqlite::{Connection, params};
-
-use super::{
+use sessile_harness::{
     ledger::{Ledger, Verified},
     payload::{Payloads, user},
     plan::Op,
@@ -109,7 +108,7 @@ pub(crate) fn compare(path: &Path, ledger: &Ledger, count: &str, find: &str) -> 
     for place in 0..ledger.len() {
         let mut rows = find.query([ledger.id(place)])?;
         let fault = match rows.next()? {
-            Some(row) => ledger.check(place, Some((row.get_ref(0)?.as_bytes()?, row.get::<_, i64>(1)? as u64))),
+            Some(row) => ledger.check(place, Some((row.get_ref(0)?.as_bytes()?, Some(row.get::<_, i64>(1)? as u64)))),
             None => ledger.check(place, None),
         };
         if let Some(fault) = fault {

@@ -7,15 +7,15 @@ use std::{
 };
 
 use rusqlite::Connection;
-
-use super::{
+use sessile_harness::{
     ledger::{Ledger, Verified},
     payload::Payloads,
-    plan::{Op, Plan, StoreName},
-    recipe,
+    plan::{Op, Plan},
     store::{Client, Store},
     world::{Item, Share, World},
 };
+
+use super::{name::StoreName, recipe};
 
 /// The recipe.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) struct Naive {
 impl Store for Naive {
     type Client = NaiveClient;
 
-    const NAME: StoreName = StoreName::Naive;
+    const NAME: &'static str = StoreName::Naive.as_str();
 
     async fn create(path: &Path, _plan: &Plan) -> anyhow::Result<Self> {
         recipe::create_table(&Connection::open(path)?)?;

@@ -7,11 +7,11 @@ use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{
+use crate::{
     ledger::{Ledger, Verified},
-    measure::{Measurement, Usage, idle, latencies, resident_bytes},
+    measure::{Measurement, idle, latencies, resident_bytes},
     payload::Payloads,
-    plan::{Op, Plan, StoreName},
+    plan::{Op, Plan},
     source_document::{self, Workload},
     store::{Client, Store},
     world::{Share, World},
@@ -19,38 +19,44 @@ use super::{
 
 /// What came of a store.
 #[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) store: StoreName,
+pub struct Outcome {
+    /// Its name.
+    pub store: &'static str,
     /// What was measured, for the operations of the plan.
-    pub(crate) figures: Vec<Figure>,
+    pub figures: Vec<Figure>,
     /// Operations per second in the source document's workloads.
-    pub(crate) workloads: Vec<(Workload, Op, f64)>,
-    pub(crate) verified: Verified,
+    pub workloads: Vec<(Workload, Op, f64)>,
+    /// What was found after reopening.
+    pub verified: Verified,
     /// What sessions in memory take, for a store that holds some there.
-    pub(crate) memory: Option<Memory>,
+    pub memory: Option<Memory>,
 }
 
 /// What sessions in memory take.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Memory {
-    pub(crate) sessions: usize,
+pub struct Memory {
+    /// How many.
+    pub sessions: usize,
     /// What the process held in memory.
-    pub(crate) resident_bytes: u64,
+    pub resident_bytes: u64,
     /// The same before the store was opened.
-    pub(crate) resident_bytes_before: u64,
+    pub resident_bytes_before: u64,
 }
 
 /// A measurement and what it is of.
 #[derive(Debug, Clone)]
-pub(crate) struct Figure {
-    pub(crate) op: Op,
-    pub(crate) clients: usize,
-    pub(crate) measurement: Measurement,
+pub struct Figure {
+    /// The operation.
+    pub op: Op,
+    /// How many clients worked at once.
+    pub clients: usize,
+    /// What was measured.
+    pub measurement: Measurement,
 }
 
 impl Outcome {
     /// Returns the measurement of an operation with so many clients.
-    pub(crate) fn measurement(&self, op: Op, clients: usize) -> Option<&Measurement> {
+    pub fn measurement(&self, op: Op, clients: usize) -> Option<&Measurement> {
         self.figures
             .iter()
             .find(|figure| figure.op == op && figure.clients == clients)
@@ -59,12 +65,8 @@ impl Outcome {
 }
 
 /// Returns how many steps a store's run has, for the progress bar: filling, measurements, verification.
-pub(crate) fn steps(plan: &Plan, store: StoreName) -> u64 {
-    let ops = match store {
-        StoreName::Sessile => plan.ops.len(),
-        StoreName::Seed | StoreName::Naive | StoreName::Raw => measured(&plan.ops, Op::without_memory).len(),
-    };
-    (ops * plan.clients.len() + 2) as u64
+pub fn steps<S: Store>(plan: &Plan) -> u64 {
+    (measured(&plan.ops, S::measured).len() * plan.clients.len() + 2) as u64
 }
 
 /// Returns the operations to measure, each once. Creating is last: all other operations are to find tables of the same
@@ -81,7 +83,7 @@ fn measured(ops: &[Op], standing_for: impl Fn(Op) -> Op) -> Vec<Op> {
 }
 
 /// Runs a store.
-pub(crate) async fn run<S: Store>(plan: &Plan, path: &Path, progress: &ProgressBar) -> anyhow::Result<Outcome> {
+pub async fn run<S: Store>(plan: &Plan, path: &Path, progress: &ProgressBar) -> anyhow::Result<Outcome> {
     let resident_bytes_before = resident_bytes();
     progress.set_message(format!("{}: filling", S::NAME));
     let store = S::create(path, plan).await?;
@@ -145,9 +147,9 @@ async fn measure<S: Store>(
     let ops_min = if clients > 1 { S::operations_min(op).div_ceil(tasks as u64) } else { 0 };
     let shares = ledger.shares(world, tasks);
     let clients = store.clients(world, &shares, op).await?;
-    idle().await;
+    idle(|| store.usage()).await;
 
-    let before = Usage::now();
+    let before = store.usage();
     let began = Instant::now();
     let mut running = JoinSet::new();
     for (client, share) in clients.into_iter().zip(shares) {
@@ -160,8 +162,8 @@ async fn measure<S: Store>(
         store.settle().await?;
     }
     let elapsed = began.elapsed();
-    idle().await;
-    let used = Usage::now() - before;
+    idle(|| store.usage()).await;
+    let used = store.usage() - before;
 
     let mut all_latencies = latencies();
     for work in &done {

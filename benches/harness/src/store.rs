@@ -4,20 +4,21 @@ use std::{path::Path, sync::Arc};
 
 use tokio::task::yield_now;
 
-use super::{
+use crate::{
     ledger::{Ledger, Verified},
+    measure::{self, Usage},
     payload::Payloads,
-    plan::{Op, Plan, StoreName},
+    plan::{Op, Plan},
     world::{Item, Share, World},
 };
 
 /// A store of sessions.
-pub(crate) trait Store: Sized + Send {
+pub trait Store: Sized + Send {
     /// What works on it, one task each.
     type Client: Client;
 
     /// Its name.
-    const NAME: StoreName;
+    const NAME: &'static str;
 
     /// Whether it takes operations by the batch: then one client does what others have many clients do at once, and the
     /// operations of a batch are acknowledged together.
@@ -57,9 +58,24 @@ pub(crate) trait Store: Sized + Send {
         async { Ok(()) }
     }
 
+    /// Waits until the store has done all that it puts off, so that it is counted.
+    fn rest(&self) -> impl Future<Output = anyhow::Result<()>> + Send {
+        async { Ok(()) }
+    }
+
     /// Returns how many sessions it holds in memory; `None` for one that holds none.
     fn live_sessions(&self) -> Option<usize> {
         None
+    }
+
+    /// Returns what all that works for the store has used: this process, where there is no server.
+    fn usage(&self) -> Usage {
+        Usage::now()
+    }
+
+    /// Returns the memory that all that works for the store holds.
+    fn resident_bytes(&self) -> Option<u64> {
+        measure::resident_bytes()
     }
 
     /// Closes the database.
@@ -70,7 +86,7 @@ pub(crate) trait Store: Sized + Send {
 }
 
 /// One client of a store.
-pub(crate) trait Client: Send + 'static {
+pub trait Client: Send + 'static {
     /// Does operations of one kind, and returns when all are acknowledged.
     fn perform(&mut self, op: Op, items: &[Item]) -> impl Future<Output = anyhow::Result<()>> + Send;
 
@@ -85,7 +101,7 @@ pub(crate) trait Client: Send + 'static {
 
 /// How an operation uses the worker it runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pace {
+pub enum Pace {
     /// It does not wait and takes so little that a look at the clock would be much of it.
     Instant,
     /// It keeps the worker until it is done.
@@ -96,7 +112,7 @@ pub(crate) enum Pace {
 
 impl Pace {
     /// Returns how many operations to do between two looks at the clock.
-    pub(crate) fn stride(self) -> u64 {
+    pub fn stride(self) -> u64 {
         match self {
             // A look at the clock takes about as long as one such operation.
             Self::Instant => 64,
@@ -105,7 +121,7 @@ impl Pace {
     }
 
     /// Lets other clients have the worker, where the operation itself does not.
-    pub(crate) async fn give_way(self) {
+    pub async fn give_way(self) {
         if self != Self::Waits {
             yield_now().await;
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{
+use crate::{
     ledger::Ledger,
     plan::{Op, Plan},
     store::{Client, Store},
@@ -13,7 +13,7 @@ use super::{
 
 /// A workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Workload {
+pub enum Workload {
     /// Sessions created one after another.
     Create,
     /// Touches one after another.
@@ -27,10 +27,11 @@ pub(crate) enum Workload {
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 5] = [Self::Create, Self::Touch, Self::Get, Self::Concurrent, Self::HighFrequency];
+    /// All.
+    pub const ALL: [Self; 5] = [Self::Create, Self::Touch, Self::Get, Self::Concurrent, Self::HighFrequency];
 
     /// Returns what it is called, and the source document's operations per second.
-    pub(crate) fn published(self) -> (&'static str, f64) {
+    pub fn published(self) -> (&'static str, f64) {
         match self {
             Self::Create => ("create, one after another", 2_705.3),
             Self::Touch => ("touch, one after another", 6_385.6),
@@ -41,7 +42,7 @@ impl Workload {
     }
 
     /// Returns the operation of which it is the measurement with one client; `None` for those measured here.
-    pub(crate) fn one_after_another(self) -> Option<Op> {
+    pub fn one_after_another(self) -> Option<Op> {
         match self {
             Self::Create => Some(Op::Create),
             Self::Touch => Some(Op::Touch),
@@ -61,7 +62,7 @@ impl Workload {
 }
 
 /// Runs those that are not measured with the operations.
-pub(crate) async fn run<S: Store>(
+pub async fn run<S: Store>(
     store: &S,
     world: &Arc<World>,
     ledger: &mut Ledger,

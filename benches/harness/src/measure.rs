@@ -10,16 +10,18 @@ use tokio::time::{Instant, sleep_until};
 /// measure of memory alone.
 const LATENCY_DIGITS: u8 = 2;
 
-/// What the process has used so far.
+/// What the processes of a store have used so far.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Usage {
-    cpu: Duration,
+pub struct Usage {
+    /// CPU time.
+    pub cpu: Duration,
     /// Bytes handed to the operating system; `None` where it does not tell.
-    written_bytes: Option<u64>,
+    pub written_bytes: Option<u64>,
 }
 
 impl Usage {
-    pub(crate) fn now() -> Self {
+    /// Returns what this process has used.
+    pub fn now() -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         Self {
             cpu: Duration::new(cpu.tv_sec.unsigned_abs(), u32::try_from(cpu.tv_nsec).unwrap_or_default()),
@@ -40,8 +42,13 @@ impl Sub for Usage {
 }
 
 /// Returns the memory that the process holds, in bytes; `None` where the operating system does not tell.
-pub(crate) fn resident_bytes() -> Option<u64> {
-    field("/proc/self/status", "VmRSS:").map(|kibibytes| kibibytes * 1_024)
+pub fn resident_bytes() -> Option<u64> {
+    resident_bytes_of("self")
+}
+
+/// Returns the memory that a process holds, in bytes.
+pub fn resident_bytes_of(process: &str) -> Option<u64> {
+    field(&format!("/proc/{process}/status"), "VmRSS:").map(|kibibytes| kibibytes * 1_024)
 }
 
 fn field(file: &str, name: &str) -> Option<u64> {
@@ -49,9 +56,9 @@ fn field(file: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
 
-/// Waits until the process is idle: what a store puts off, such as folding its log into the database, shall be counted
+/// Waits until the store is idle: what a store puts off, such as folding its log into the database, shall be counted
 /// with the operations that caused it and not with the next.
-pub(crate) async fn idle() {
+pub async fn idle(usage: impl Fn() -> Usage) {
     /// How long to watch at a time.
     const GLANCE: Duration = Duration::from_millis(10);
     /// A process that uses less than this in a glance is idle.
@@ -59,9 +66,9 @@ pub(crate) async fn idle() {
     /// How often to look at most.
     const GLANCES_MAX: usize = 100;
     for _ in 0..GLANCES_MAX {
-        let before = Usage::now();
+        let before = usage();
         sleep_until(Instant::now() + GLANCE).await;
-        let used = Usage::now() - before;
+        let used = usage() - before;
         if used.cpu < IDLE_CPU && used.written_bytes.unwrap_or(0) == 0 {
             break;
         }
@@ -69,23 +76,30 @@ pub(crate) async fn idle() {
 }
 
 /// An empty histogram of latencies in nanoseconds, up to a minute.
-pub(crate) fn latencies() -> Histogram<u64> {
+pub fn latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, LATENCY_DIGITS).expect("the bounds are sound")
 }
 
 /// What was measured of one operation.
 #[derive(Debug, Clone)]
-pub(crate) struct Measurement {
-    pub(crate) ops: u64,
-    pub(crate) ops_per_s: f64,
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
-    pub(crate) cpu_us_per_op: f64,
-    pub(crate) written_bytes_per_op: Option<f64>,
+pub struct Measurement {
+    /// How many operations were acknowledged.
+    pub ops: u64,
+    /// Operations per second.
+    pub ops_per_s: f64,
+    /// The median latency.
+    pub p50_us: f64,
+    /// The latency that one in a hundred exceeds.
+    pub p99_us: f64,
+    /// CPU time.
+    pub cpu_us_per_op: f64,
+    /// Bytes handed to the operating system; `None` where it does not tell.
+    pub written_bytes_per_op: Option<f64>,
 }
 
 impl Measurement {
-    pub(crate) fn new(ops: u64, elapsed: Duration, latencies: &Histogram<u64>, used: Usage) -> Self {
+    /// Divides what was used among the operations.
+    pub fn new(ops: u64, elapsed: Duration, latencies: &Histogram<u64>, used: Usage) -> Self {
         let per_op = ops.max(1) as f64;
         let quantile_us = |quantile| latencies.value_at_quantile(quantile) as f64 / 1_000.0;
         Self {

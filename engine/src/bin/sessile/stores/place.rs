@@ -6,9 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use sessile_harness::directory::is_in_memory;
 use tempfile::TempDir;
 
-use super::plan::StoreName;
+use super::name::StoreName;
 
 /// A place for one database per store. All but a database that the user named are removed with it.
 #[derive(Debug)]
@@ -64,16 +65,4 @@ fn refuse_existing(path: &Path) -> anyhow::Result<()> {
         Err(error) => Err(error).with_context(|| format!("cannot use {}", path.display())),
         Ok(_) => bail!("{} exists already; name a path where nothing is", path.display()),
     }
-}
-
-#[cfg(target_os = "linux")]
-fn is_in_memory(directory: &Path) -> bool {
-    /// `TMPFS_MAGIC` of statfs(2).
-    const TMPFS: i128 = 0x0102_1994;
-    rustix::fs::statfs(directory).is_ok_and(|system| i128::from(system.f_type) == TMPFS)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_in_memory(_directory: &Path) -> bool {
-    false
 }

@@ -3,16 +3,16 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use rusqlite::Connection;
-use tokio::sync::Mutex;
-
-use super::{
+use sessile_harness::{
     ledger::{Ledger, Verified},
     payload::Payloads,
-    plan::{Op, Plan, StoreName},
-    recipe,
+    plan::{Op, Plan},
     store::{Client, Pace, Store},
     world::{Item, Share, World},
 };
+use tokio::sync::Mutex;
+
+use super::{name::StoreName, recipe};
 
 /// The recipe.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(crate) fn tune(connection: &Connection) -> rusqlite::Result<()> {
 impl Store for Seed {
     type Client = SeedClient;
 
-    const NAME: StoreName = StoreName::Seed;
+    const NAME: &'static str = StoreName::Seed.as_str();
 
     async fn create(path: &Path, _plan: &Plan) -> anyhow::Result<Self> {
         let connection = Connection::open(path)?;
