@@ -1,2 +1,3 @@
-//! Benchmarks of Sessile. The side-by-side comparison is the command `cargo sessile bench`; the benches here watch single
-//! paths.
+//! Benchmarks of Sessile. The benches here watch single paths. `cargo sessile bench` measures the engine beside the recipes
+//! that it replaces, `cargo sessile load` what a steady rate costs, and `benches/peers` both beside other projects' stores;
+//! `benches/harness` is what the three share.

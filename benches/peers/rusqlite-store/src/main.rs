@@ -7,10 +7,7 @@ mod tower;
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use sessile_harness::peer::{self, Peer, Task};
-use tower_sessions_rusqlite_store::{
-    RusqliteStore,
-    tokio_rusqlite::{self, Connection, rusqlite},
-};
+use tower_sessions_rusqlite_store::{RusqliteStore, tokio_rusqlite::Connection};
 
 use self::tower::{Setup, Tower};
 
@@ -77,7 +74,7 @@ struct Program;
 
 impl Peer for Program {
     async fn about() -> anyhow::Result<String> {
-        Ok(format!("SQLite {}", tokio_rusqlite::rusqlite::version()))
+        Ok(format!("SQLite {}", rusqlite::version()))
     }
 
     async fn run(task: Task) -> anyhow::Result<()> {
