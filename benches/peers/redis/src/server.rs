@@ -11,7 +11,8 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use redis::aio::MultiplexedConnection;
+use bb8::ManageConnection;
+use redis::{AsyncConnectionConfig, RedisError, RedisResult, aio::MultiplexedConnection};
 use sessile_harness::measure::{Usage, resident_bytes, resident_bytes_of};
 use tokio::time::sleep;
 
@@ -19,10 +20,32 @@ use tokio::time::sleep;
 const ATTEMPTS: u32 = 3_000;
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Connects to the server. Without timeouts: they would cost each command a timer, and the other stores have none.
+#[derive(Debug, Clone)]
+pub(crate) struct Connector(redis::Client);
+
+impl ManageConnection for Connector {
+    type Connection = MultiplexedConnection;
+    type Error = RedisError;
+
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        self.0.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    async fn is_valid(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        redis::cmd("PING").query_async(connection).await
+    }
+
+    fn has_broken(&self, _connection: &mut MultiplexedConnection) -> bool {
+        false
+    }
+}
+
 /// A server that runs.
 pub(crate) struct Server {
     process: Child,
-    client: redis::Client,
+    connector: Connector,
     directory: PathBuf,
 }
 
@@ -45,8 +68,8 @@ impl Server {
             Err(error) if error.kind() == ErrorKind::NotFound => bail!("there is no redis-server"),
             process => process.context("redis-server does not start")?,
         };
-        let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"))?;
-        let mut server = Self { process, client, directory: directory.to_owned() };
+        let connector = Connector(redis::Client::open(format!("redis://127.0.0.1:{port}/"))?);
+        let mut server = Self { process, connector, directory: directory.to_owned() };
         server.wait_until_ready().await?;
         server.cpu().context("the system does not tell what the server uses")?;
         Ok(server)
@@ -67,13 +90,13 @@ impl Server {
     }
 
     /// Returns how to connect.
-    pub(crate) fn client(&self) -> &redis::Client {
-        &self.client
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
     }
 
     /// Connects.
-    pub(crate) async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
-        self.client.get_multiplexed_async_connection().await
+    pub(crate) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        self.connector.connect().await
     }
 
     /// Ends the server, everything written.

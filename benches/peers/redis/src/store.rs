@@ -5,7 +5,7 @@ use std::{hint::black_box, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
 use bb8::Pool;
-use redis::{Client as RedisClient, Cmd, FromRedisValue, aio::MultiplexedConnection, cmd, pipe};
+use redis::{Cmd, FromRedisValue, aio::MultiplexedConnection, cmd, pipe};
 use sessile_harness::{
     ledger::{Ledger, Verified},
     measure::Usage,
@@ -15,7 +15,7 @@ use sessile_harness::{
     world::{Item, Share, World},
 };
 
-use crate::server::Server;
+use crate::server::{Connector, Server};
 
 /// Two weeks, as with the other stores.
 const LIFETIME_S: u32 = 14 * 24 * 3_600;
@@ -36,7 +36,7 @@ pub(crate) enum Connections {
     /// One for all: what they send at the same time goes out together.
     Multiplexed(MultiplexedConnection),
     /// One for each while it waits.
-    Pooled(Pool<RedisClient>),
+    Pooled(Pool<Connector>),
 }
 
 impl Connections {
@@ -49,7 +49,7 @@ impl Connections {
 }
 
 impl<const IS_POOLED: bool, const IS_SYNCED: bool> Redis<IS_POOLED, IS_SYNCED> {
-    const APPEND_FSYNC: &str = if IS_SYNCED { "always" } else { "everysec" };
+    const APPEND_FSYNC: &'static str = if IS_SYNCED { "always" } else { "everysec" };
 }
 
 impl<const IS_POOLED: bool, const IS_SYNCED: bool> Store for Redis<IS_POOLED, IS_SYNCED> {
@@ -67,7 +67,7 @@ impl<const IS_POOLED: bool, const IS_SYNCED: bool> Store for Redis<IS_POOLED, IS
         let connections = if IS_POOLED {
             // Without a check at each checkout, which would double the round trips.
             let pool = Pool::builder().max_size(CONNECTIONS).min_idle(CONNECTIONS).test_on_check_out(false);
-            Connections::Pooled(pool.build(server.client().clone()).await?)
+            Connections::Pooled(pool.build(server.connector().clone()).await?)
         } else {
             Connections::Multiplexed(server.connect().await?)
         };
