@@ -27,7 +27,8 @@ pub type UpdateJson = Box<dyn FnMut(&mut serde_json::Value) + Send>;
 /// What the engine does for actors. The functions of the same names make the messages, so that
 /// `call!(engine.actor(), EngineMessage::get, id)` reads well.
 ///
-/// Messages and handles are not ordered against each other; the messages of one sender are ordered for each session.
+/// Messages and handles are not ordered against each other; the messages of one sender are ordered for each session. But a
+/// lazy touch of a session in memory takes effect at once, before what is still in flight.
 /// When too much is in flight a message is answered `Error::Overloaded` at once.
 pub enum EngineMessage {
     /// Creates a session.

@@ -33,7 +33,12 @@ use hyper_util::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sessile::{Engine, Error, Filter, NewSession, Order, Outcome, Query, SessionId};
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    task::JoinHandle,
+};
 
 /// A chat that nobody writes in for so long is deleted.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -178,8 +183,15 @@ async fn main() -> anyhow::Result<()> {
         [] => demonstrate().await,
         ["--serve", path, address] => {
             let listener = TcpListener::bind(address).await?;
-            println!("serving {path} on http://{} until Ctrl-C", listener.local_addr()?);
-            serve(path.as_ref(), listener, async { drop(tokio::signal::ctrl_c().await) }).await
+            println!("serving {path} on http://{} until Ctrl-C or SIGTERM", listener.local_addr()?);
+            let mut terminate = signal(SignalKind::terminate())?;
+            let told_to_end = async move {
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {}
+                    _ = terminate.recv() => {}
+                }
+            };
+            serve(path.as_ref(), listener, told_to_end).await
         }
         _ => bail!("usage: chat_service [--serve PATH ADDRESS]"),
     }

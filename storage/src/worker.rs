@@ -51,7 +51,7 @@ pub struct Settings {
     pub flush_interval: i64,
     /// How often expired sessions are swept away.
     pub sweep_interval: i64,
-    /// How long the sweep waits after the wall clock jumped ahead, so that sessions can still be touched.
+    /// How long the sweep waits after the wall clock jumped ahead: for somebody to set it right before rows are deleted.
     pub sweep_grace: i64,
     /// The largest payload.
     pub payload_bytes_max: usize,

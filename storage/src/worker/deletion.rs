@@ -71,7 +71,7 @@ impl<B: Backend> Worker<B> {
         let offset = self.clock.offset();
         let jumped = offset - std::mem::replace(&mut self.timers.offset, offset);
         if jumped >= JUMP_US {
-            // The machine slept, or its clock was wrong: give its users the time to come back.
+            // The machine slept, or its clock is wrong: give somebody the time to set it right.
             tracing::warn!(seconds = jumped / 1_000_000, "the clock jumped ahead; the sweep waits");
             self.timers.sweep = self.timers.sweep.max(now.saturating_add(self.settings.sweep_grace));
             self.jobs.retain(|job| job.reply.is_some());
