@@ -104,6 +104,9 @@ impl Clock for SystemClock {
 /// stops its monotonic clock; this bounds for how long engine time is behind afterwards.
 const WALL_CHECK_INTERVAL_US: i64 = 50_000;
 
+/// The latest engine time: before what stands for "never" among deadlines, whatever the wall clock shows.
+const TIME_MAX: i64 = i64::MAX - 1;
+
 /// Engine time: monotonic time plus an offset that only grows, when the wall clock is ahead.
 ///
 /// So it never steps back, and a wall clock that does neither expires nor prolongs a session.
@@ -135,7 +138,7 @@ impl EngineClock {
             self.checked_at.store(elapsed, Ordering::Relaxed);
             self.look();
         }
-        (elapsed, elapsed + self.offset.load(Ordering::Relaxed))
+        (elapsed, elapsed.saturating_add(self.offset.load(Ordering::Relaxed)).min(TIME_MAX))
     }
 
     /// Compares with the wall clock now.
@@ -143,7 +146,7 @@ impl EngineClock {
         let wall = self.clock.now().as_micros();
         // The wall first: what passes between the two looks, if the thread is held up, would put engine time ahead for
         // good. This way it is behind until the next look.
-        self.offset.fetch_max(wall - self.monotonic(), Ordering::Relaxed);
+        self.offset.fetch_max(ahead(wall, self.monotonic()), Ordering::Relaxed);
     }
 
     /// Returns monotonic microseconds.
@@ -154,13 +157,18 @@ impl EngineClock {
     /// Raises engine time to at least `mark`, which an earlier run of the engine had reached.
     pub fn raise(&self, mark: i64) {
         // A damaged file may name any time at all.
-        self.offset.fetch_max(mark.saturating_sub(self.monotonic()), Ordering::Relaxed);
+        self.offset.fetch_max(ahead(mark, self.monotonic()), Ordering::Relaxed);
     }
 
     /// Returns by how much engine time has been moved ahead of monotonic time.
     pub fn offset(&self) -> i64 {
         self.offset.load(Ordering::Relaxed)
     }
+}
+
+/// Returns by how much `time` is ahead of monotonic time; a wall clock, or a mark in a file, may show anything.
+fn ahead(time: i64, elapsed: i64) -> i64 {
+    time.saturating_sub(elapsed)
 }
 
 /// A clock that tests move by hand.

@@ -117,7 +117,10 @@ struct Timers {
     checkpoint_not_before: i64,
     /// No fold before: the last one could not be done.
     fold_not_before: i64,
+    /// The engine time that is on record in the file.
     clock_mark: i64,
+    /// What the running transaction puts there.
+    clock_mark_staged: Option<i64>,
     /// The database is to be tried again, for it has refused something.
     try_again: Option<i64>,
     /// How far the wall clock had been followed ahead at the last look.
@@ -137,10 +140,11 @@ impl<B: Backend> Worker<B> {
         let everything = crate::query::Filter::all();
         let rows = if settings.sessions_max.is_some() { count_all(&mut backend, &everything, judging)? } else { 0 };
         backend.rollback()?;
-        if mark > clock.now() + CLOCK_MARK_AHEAD_MAX_US {
-            tracing::warn!(mark, "the file's clock is over a day ahead of this machine's; it is ignored");
-        } else {
+        let is_believed = mark <= clock.now().saturating_add(CLOCK_MARK_AHEAD_MAX_US);
+        if is_believed {
             clock.raise(mark);
+        } else {
+            tracing::warn!(mark, "the file's clock is over a day ahead of this machine's; it is ignored");
         }
         let now = clock.monotonic();
         let timers = Timers {
@@ -149,7 +153,8 @@ impl<B: Backend> Worker<B> {
             quiet: Some(now),
             checkpoint_not_before: now,
             fold_not_before: now,
-            clock_mark: now,
+            clock_mark: if is_believed { mark } else { i64::MIN },
+            clock_mark_staged: None,
             try_again: None,
             offset: clock.offset(),
         };
@@ -289,7 +294,7 @@ impl<B: Backend> Worker<B> {
         if flush {
             self.flush(FLUSH_ROWS_MAX)?;
         }
-        Ok(())
+        if self.is_writing { self.mark_clock(now) } else { Ok(()) }
     }
 
     /// Commits, and makes the batch's doings visible.
@@ -327,6 +332,7 @@ impl<B: Backend> Worker<B> {
 
     fn vitals_committed(&mut self) {
         self.table.commit(self.shared.vitals.generation());
+        self.timers.clock_mark = self.timers.clock_mark_staged.take().unwrap_or(self.timers.clock_mark);
         self.rows = self.rows.saturating_add_signed(std::mem::take(&mut self.rows_staged));
         self.shared.counters.commits.add(1);
         self.shared.counters.cells.set(self.table.len() as u64);
@@ -353,6 +359,7 @@ impl<B: Backend> Worker<B> {
             return Err(Broken { cause, by: InterruptedBy::StorageDied });
         }
         self.table.roll_back();
+        self.timers.clock_mark_staged = None;
         self.rows_staged = 0;
         self.none_over_before = i64::MIN;
         if self.table.has_dirty() {
@@ -436,6 +443,7 @@ impl<B: Backend> Worker<B> {
     /// Opens the connection anew, after a fault of this kind, and decides over what was in doubt.
     pub(crate) fn reopen(&mut self, after: CauseKind) -> Result<(), Cause> {
         self.table.doubt();
+        self.timers.clock_mark_staged = None;
         self.rows_staged = 0;
         self.none_over_before = i64::MIN;
         if self.backend.is_durable() {

@@ -69,7 +69,7 @@ impl<B: Backend> Worker<B> {
     pub(super) fn sweep_if_due(&mut self, now: i64) {
         self.clock.look();
         let offset = self.clock.offset();
-        let jumped = offset - std::mem::replace(&mut self.timers.offset, offset);
+        let jumped = offset.saturating_sub(std::mem::replace(&mut self.timers.offset, offset));
         if jumped >= JUMP_US {
             // The machine slept, or its clock is wrong: give somebody the time to set it right.
             tracing::warn!(seconds = jumped / 1_000_000, "the clock jumped ahead; the sweep waits");

@@ -16,7 +16,7 @@ use super::{Broken, LOCK_WAIT_FIRST, QUIET_US, Worker};
 /// Pages in the log at which a checkpoint runs although commands wait (32 MB): the more the log holds, the fewer times
 /// a page is written that many commits changed.
 const LOG_PAGES_HIGH: u64 = 8_192;
-/// How often the clock's mark is put on record, in microseconds.
+/// How far engine time goes before it is put on record again, in microseconds: so much of it a kill may lose.
 const CLOCK_MARK_INTERVAL_US: i64 = 60_000_000;
 /// How long after a refusal the database is tried again by ourselves, in microseconds: a service that was taken out of use
 /// for its trouble asks nothing more, and is to be found well again.
@@ -149,10 +149,17 @@ impl<B: Backend> Worker<B> {
         let now = self.clock.monotonic();
         // What did not fit goes next.
         self.timers.flush = self.table.has_dirty().then_some(now);
-        if now - self.timers.clock_mark >= CLOCK_MARK_INTERVAL_US {
-            self.timers.clock_mark = now;
-            self.backend.set_meta(Meta::Clock, self.clock.now())?;
+        Ok(())
+    }
+
+    /// Puts engine time on record in a transaction that writes anyway, once it has moved on enough. It is engine time that
+    /// counts: after a step ahead and a kill, a clock set right again would take it back by the whole step.
+    pub(super) fn mark_clock(&mut self, now: i64) -> Result<(), Cause> {
+        if now.saturating_sub(self.timers.clock_mark) < CLOCK_MARK_INTERVAL_US {
+            return Ok(());
         }
+        self.backend.set_meta(Meta::Clock, now)?;
+        self.timers.clock_mark_staged = Some(now);
         Ok(())
     }
 
