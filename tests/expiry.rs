@@ -4,5 +4,7 @@
 mod clock;
 #[path = "expiry/limits.rs"]
 mod limits;
+#[path = "expiry/steps.rs"]
+mod steps;
 #[path = "expiry/timeouts.rs"]
 mod timeouts;
