@@ -413,7 +413,8 @@ async fn walk(mut random: Random, steps: u64, follows_back: bool) -> u64 {
         };
         let known = oracle.sessions.get(&id).copied().filter(|known| !known.is_over(now));
         let record = session.get().await.unwrap();
-        let seen = record.as_ref().map(|it| (it.created_at().as_micros(), it.last_active_at().as_micros(), it.touch_count()));
+        let seen =
+            record.as_ref().map(|it| (it.created_at().as_micros(), it.last_active_at().as_micros(), it.touch_count()));
         if !agrees || seen != known.map(|it| (it.created_at, it.last_active, it.touches)) {
             return step;
         }

@@ -51,9 +51,10 @@ pub fn alone<F: FnOnce()>(body: F) {
     let text = String::from_utf8_lossy(&text);
     let passed = status.is_some_and(|status| status.success()) && text.contains("1 passed");
     assert!(passed, "{name}, alone: {status:?}\n{text}");
-    text.lines().filter(|line| line.starts_with("figure:") || line.starts_with("SESSILE_SEED")).for_each(|line| {
-        println!("{line}");
-    });
+    // The first stands behind the test's name.
+    for said in ["figure:", "SESSILE_SEED="] {
+        text.lines().filter_map(|line| line.find(said).map(|at| &line[at..])).for_each(|line| println!("{line}"));
+    }
 }
 
 /// Returns the names of this process's threads.
@@ -83,6 +84,28 @@ pub fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("Linux tells of memory");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it tells what is resident");
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("in KiB") * 1_024
+}
+
+/// How long the share of the processor is measured.
+const SHARE_MEASURED: Duration = Duration::from_millis(150);
+
+/// Measures how much of the time two threads of this process get a processor when they ask for one, in percent. What rests
+/// on speed cannot be judged where that is little.
+pub fn processor_percent() -> u64 {
+    let on_processor = || -> u64 {
+        let stats = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells of its scheduling");
+        stats.split(' ').next().and_then(|nanos| nanos.parse().ok()).expect("nanoseconds come first")
+    };
+    let spin = move || {
+        let (before, began) = (on_processor(), Instant::now());
+        while began.elapsed() < SHARE_MEASURED {
+            std::hint::spin_loop();
+        }
+        (on_processor() - before) * 100 / u64::try_from(began.elapsed().as_nanos()).expect("it is short")
+    };
+    let threads = [thread::spawn(spin), thread::spawn(spin)];
+    let [one, other] = threads.map(|thread| thread.join().expect("it only spins"));
+    one.min(other)
 }
 
 /// What a process has that must not grow.
