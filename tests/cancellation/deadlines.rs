@@ -78,7 +78,9 @@ async fn a_deadline_that_hardly_is_ends_every_request_in_every_state() {
             if state == State::Recovering {
                 // Records in memory are stale, and what is not in memory waits.
                 let error = soon("a get", session.get()).await.expect_err("nobody can read now");
-                assert!(matches!(error, Error::Interrupted { by: InterruptedBy::Deadline }), "{error:?}");
+                let interrupted = matches!(error, Error::Interrupted { by: InterruptedBy::Deadline });
+                // Or it is told before that, between two attempts.
+                assert!(interrupted || matches!(error, Error::Unavailable { .. }), "{error:?}");
             }
             let answers = match state {
                 State::Recovering => Vec::new(),

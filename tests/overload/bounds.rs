@@ -33,13 +33,13 @@ async fn huge_payloads_wait_for_room_in_bytes_and_are_all_served() {
     // Ten of them fill the room, and the others wait.
     eventually("the room is full", async || engine.stats().requests_waiting == 14).await;
     // A small one does not overtake those who wait.
-    let small = tokio::spawn({
+    let later = tokio::spawn({
         let session = sessions[0].clone();
         async move { session.save("small").await }
     });
     eventually("it waits too", async || engine.stats().requests_waiting == 15).await;
     drop(stall);
-    for saving in saving.into_iter().chain([small]) {
+    for saving in saving.into_iter().chain([later]) {
         soon("a save", saving).await.unwrap().unwrap();
     }
     let most = watching.end();

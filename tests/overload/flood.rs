@@ -283,12 +283,13 @@ fn judge(flood: &Flood, total: Tally, callers: usize) {
     let (percent, in_time_percent) = (served * 100 / peak, per_second(total.acknowledged) * 100 / peak);
     let (p99, latest) = (beats.percentile(99), beats.percentile(100));
     println!(
-        "figure: overload kind={kind} seconds={} asked={} acknowledged={} overloaded={} interrupted={} \
+        "figure: overload kind={kind} seconds={} asked={} asked_per_s={} acknowledged={} overloaded={} interrupted={} \
          peak_per_s={peak} served_per_s={served} throughput_percent={percent} in_time_percent={in_time_percent} \
          requests_in_flight={}/{} request_bytes={}/{} waiting={}/{} resident_growth_kib={}/{} \
          heartbeat_late_p99_us={} heartbeat_late_max_us={} at_peak_p99_us={} at_peak_max_us={}",
         lasting.as_secs(),
         total.asked,
+        per_second(total.asked),
         total.acknowledged,
         total.overloaded,
         total.interrupted,
