@@ -351,3 +351,38 @@ async fn a_file_of_the_first_schema_gets_its_log() {
     assert_eq!(entries(&rig.place.connect()), 1);
     engine.shutdown().await.unwrap();
 }
+
+#[test]
+fn a_log_whose_last_position_is_taken_loses_no_save() {
+    let place = Place::new();
+    let mut backend = open(&place.path());
+    let (a, b) = (stored(1, "a"), stored(2, "b"));
+    write(&mut backend);
+    for stored in [&a, &b] {
+        assert!(backend.insert(&row(stored)).unwrap());
+    }
+    backend.commit().unwrap();
+    let logged = Stored { counter: a.counter + 1, data: json("logged"), ..a };
+    place
+        .connect()
+        .execute("INSERT INTO save_log VALUES (?1, 1, ?2, '\"logged\"')", (i64::MAX, logged.counter))
+        .unwrap();
+    // A save amid a fold, which takes all up to the last position for its own.
+    write(&mut backend);
+    backend.fold().unwrap();
+    backend.commit().unwrap();
+    let saved = Stored { counter: b.counter + 1, data: json("saved"), ..b.clone() };
+    write(&mut backend);
+    assert!(backend.update(&b, &saved).unwrap());
+    backend.commit().unwrap();
+    while backend.fold_is_due(true) {
+        write(&mut backend);
+        backend.fold().unwrap();
+        backend.commit().unwrap();
+    }
+    for stored in [logged, saved] {
+        write(&mut backend);
+        assert_eq!(backend.find(&stored.id, Read::All).unwrap().expect("it is there").stored, stored);
+        backend.rollback().unwrap();
+    }
+}

@@ -10,7 +10,7 @@ use sessile_actors::{
 use sessile_storage::{
     Settings,
     admission::Bounds,
-    change::DURATION_MAX,
+    change::{DURATION_MAX, DURATION_MIN},
     clock::{Clock, EngineClock, SystemClock, micros},
     error::OpenError,
     record::{Durability, ExpiryDefaults},
@@ -22,6 +22,11 @@ use crate::engine::Engine;
 
 /// Callers that may wait for room, for each request in flight: beyond that they are turned away at once.
 const WAITERS_PER_REQUEST: usize = 64;
+/// The shortest that a session may live, and what is said of less.
+const LIFE_MIN: (Duration, &str) = (DURATION_MIN, "it is under a microsecond");
+/// The shortest interval between two doings of the engine, and wait for an answer: less keeps a thread busy for nothing,
+/// or lets no request be answered in time.
+const INTERVAL_MIN: (Duration, &str) = (Duration::from_millis(1), "it is under a millisecond");
 /// How often expired sessions are swept away.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the sweep waits after the clock jumped ahead.
@@ -82,13 +87,15 @@ impl EngineBuilder {
         }
     }
 
-    /// How long a session may be idle before it ends, unless it sets its own. Default: for ever.
+    /// How long a session may be idle before it ends, unless it sets its own: a microsecond to 100 years. Default: for
+    /// ever.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
         self
     }
 
-    /// How long a session may live, active or not, unless it sets its own end. Default: for ever.
+    /// How long a session may live, active or not, unless it sets its own end: a microsecond to 100 years. Default: for
+    /// ever.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
         self
@@ -100,13 +107,14 @@ impl EngineBuilder {
         self
     }
 
-    /// How long a touch may be in memory only. Default: 250 ms.
+    /// How long a touch may be in memory only: a millisecond to 100 years. Default: 250 ms.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
         self.flush_interval = interval;
         self
     }
 
-    /// How long a request may take, waiting for room included. Default: 10 s, above SQLite's busy timeout of 5 s.
+    /// How long a request may take, waiting for room included: a millisecond to 100 years. Default: 10 s, above SQLite's
+    /// busy timeout of 5 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
@@ -144,7 +152,7 @@ impl EngineBuilder {
         self
     }
 
-    /// How long a session stays in memory after its last use. Default: 5 minutes.
+    /// How long a session stays in memory after its last use: a millisecond to 100 years. Default: 5 minutes.
     pub fn passivate_after(mut self, idle: Duration) -> Self {
         self.passivate_after = idle;
         self
@@ -257,15 +265,15 @@ impl EngineBuilder {
     /// Checks every option; returns the zone for a take-over.
     fn check(&self) -> Result<jiff::tz::TimeZone, OpenError> {
         let durations = [
-            ("idle_timeout", self.idle_timeout),
-            ("lifetime", self.lifetime),
-            ("flush_interval", Some(self.flush_interval)),
-            ("request_timeout", Some(self.request_timeout)),
-            ("passivate_after", Some(self.passivate_after)),
+            ("idle_timeout", self.idle_timeout, LIFE_MIN),
+            ("lifetime", self.lifetime, LIFE_MIN),
+            ("flush_interval", Some(self.flush_interval), INTERVAL_MIN),
+            ("request_timeout", Some(self.request_timeout), INTERVAL_MIN),
+            ("passivate_after", Some(self.passivate_after), INTERVAL_MIN),
         ];
-        for (name, duration) in durations {
+        for (name, duration, (shortest, reason)) in durations {
             match duration {
-                Some(Duration::ZERO) => return invalid(name, "it is zero"),
+                Some(duration) if duration < shortest => return invalid(name, reason),
                 Some(duration) if duration > DURATION_MAX => return invalid(name, "it is over 100 years"),
                 _ => {}
             }

@@ -21,10 +21,13 @@ impl From<Infallible> for Error {
     }
 }
 
+/// The shortest idle timeout or lifetime: times are kept in microseconds, in which less would be zero.
+pub const DURATION_MIN: Duration = Duration::from_micros(1);
+
 /// Checks a timeout that a user named.
 pub fn checked_duration(name: &'static str, duration: Duration) -> Result<i64> {
-    if duration.is_zero() {
-        Err(Error::InvalidOption { name, reason: "it is zero" })
+    if duration < DURATION_MIN {
+        Err(Error::InvalidOption { name, reason: "it is under a microsecond" })
     } else if duration > DURATION_MAX {
         Err(Error::InvalidOption { name, reason: "it is over 100 years" })
     } else {
@@ -85,7 +88,7 @@ impl NewSession {
         self
     }
 
-    /// Sets how long the session may be idle, in place of the engine's idle timeout.
+    /// Sets how long the session may be idle, in place of the engine's idle timeout: a microsecond to 100 years.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.change = self.change.idle_timeout(timeout);
@@ -189,7 +192,7 @@ impl Change {
         self
     }
 
-    /// Sets how long the session may be idle.
+    /// Sets how long the session may be idle: a microsecond to 100 years.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         match checked_duration("idle_timeout", timeout) {

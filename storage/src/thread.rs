@@ -83,11 +83,12 @@ fn run<B: Backend>(parts: Parts<B>, inbox: Inbox<Command>) {
     let Parts { open, settings, clock, admission, shared, opened, observer } = parts;
     // Whatever ends this function, nobody takes the thread for alive.
     let _closed = ClosedGuard(Arc::clone(&shared));
-    let worker = open().and_then(|backend| {
+    let make = || {
         let (clock, shared) = (Arc::clone(&clock), Arc::clone(&shared));
-        Worker::new(backend, settings, clock, shared).map_err(|cause| OpenError::Storage { cause })
-    });
-    let worker = match worker {
+        Worker::new(open()?, settings, clock, shared).map_err(|cause| OpenError::Storage { cause })
+    };
+    // In the application's clock or subscriber, say: it is told, like any other reason not to open.
+    let worker = match contain(make).unwrap_or_else(|text| Err(OpenError::Storage { cause: panicked(&text) })) {
         Ok(worker) => worker,
         Err(error) => return opened(Err(error)),
     };

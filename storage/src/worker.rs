@@ -140,11 +140,14 @@ impl<B: Backend> Worker<B> {
         let everything = crate::query::Filter::all();
         let rows = if settings.sessions_max.is_some() { count_all(&mut backend, &everything, judging)? } else { 0 };
         backend.rollback()?;
-        let is_believed = mark <= clock.now().saturating_add(CLOCK_MARK_AHEAD_MAX_US);
+        let is_believed = (0..=clock.now().saturating_add(CLOCK_MARK_AHEAD_MAX_US)).contains(&mark);
         if is_believed {
             clock.raise(mark);
         } else {
-            tracing::warn!(mark, "the file's clock is over a day ahead of this machine's; it is ignored");
+            tracing::warn!(
+                mark,
+                "the file's clock is before 1970 or over a day ahead of this machine's; it is ignored"
+            );
         }
         let now = clock.monotonic();
         let timers = Timers {

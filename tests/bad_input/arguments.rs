@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use sessile::{
     Change, Engine, EngineBuilder, Error, Filter, InvalidId, NewSession, OpenError, Outcome, Session, Timestamp,
 };
-use sessile_tests::{Rig, START, poll_once, read};
+use sessile_tests::{Rig, START, eventually, poll_once, read};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -117,11 +117,13 @@ async fn data_that_is_no_json_value_is_an_encode_error() {
 }
 
 #[tokio::test]
-async fn a_timeout_of_zero_or_absurd_length_is_refused() {
+async fn a_timeout_of_next_to_nothing_or_absurd_length_is_refused() {
     let rig = Rig::open().await;
     let session = rig.create("a").await;
     rig.advance(SECOND);
-    for timeout in [Duration::ZERO, Duration::from_secs(101 * 366 * 24 * 3_600), Duration::MAX] {
+    let nothing_in_microseconds = Duration::from_nanos(999);
+    for timeout in [Duration::ZERO, nothing_in_microseconds, Duration::from_secs(101 * 366 * 24 * 3_600), Duration::MAX]
+    {
         for error in [
             rig.engine.create(NewSession::new().idle_timeout(timeout)).await.unwrap_err(),
             session.apply(Change::new().idle_timeout(timeout)).await.unwrap_err(),
@@ -153,11 +155,13 @@ async fn an_end_that_is_not_ahead_is_refused() {
 }
 
 #[tokio::test]
-async fn a_deadline_of_zero_or_absurd_length_is_refused_by_each_request() {
+async fn a_deadline_of_next_to_nothing_or_absurd_length_is_refused_by_each_request() {
     let rig = Rig::open().await;
     let session = rig.create("a").await;
     rig.advance(SECOND);
-    for deadline in [Duration::ZERO, Duration::MAX, Duration::from_secs(101 * 366 * 24 * 3_600)] {
+    for deadline in
+        [Duration::ZERO, Duration::from_nanos(999), Duration::MAX, Duration::from_secs(101 * 366 * 24 * 3_600)]
+    {
         let session = session.clone().with_deadline(deadline);
         for error in [
             session.get().await.unwrap_err(),
@@ -177,7 +181,15 @@ async fn a_deadline_of_zero_or_absurd_length_is_refused_by_each_request() {
 #[tokio::test]
 async fn options_that_cannot_be_meant_are_named() {
     let century = Duration::from_secs(101 * 366 * 24 * 3_600);
+    let (nanosecond, nanoseconds) = (Duration::from_nanos(1), Duration::from_nanos(999_999));
     let cases: Vec<(&str, EngineBuilder)> = vec![
+        ("idle_timeout", Engine::in_memory().idle_timeout(Duration::from_nanos(999))),
+        ("lifetime", Engine::in_memory().lifetime(nanosecond)),
+        ("flush_interval", Engine::in_memory().flush_interval(nanosecond)),
+        ("flush_interval", Engine::in_memory().flush_interval(nanoseconds)),
+        ("request_timeout", Engine::in_memory().request_timeout(nanoseconds)),
+        ("passivate_after", Engine::in_memory().passivate_after(nanosecond)),
+        ("passivate_after", Engine::in_memory().passivate_after(nanoseconds)),
         ("idle_timeout", Engine::in_memory().idle_timeout(Duration::ZERO)),
         ("idle_timeout", Engine::in_memory().idle_timeout(century)),
         ("lifetime", Engine::in_memory().lifetime(Duration::ZERO)),
@@ -228,6 +240,15 @@ async fn the_largest_options_that_are_allowed_work() {
     session.save(&1).await.unwrap();
     session.touch().await.unwrap();
     assert_eq!(engine.count(Filter::all()).await.unwrap(), 1);
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_shortest_options_that_are_allowed_work() {
+    let millisecond = Duration::from_millis(1);
+    let engine = Engine::in_memory().flush_interval(millisecond).passivate_after(millisecond).open().await.unwrap();
+    let session = engine.create(NewSession::new().idle_timeout(Duration::from_micros(1))).await.unwrap();
+    eventually("it is over", async || session.get().await.unwrap().is_none()).await;
     engine.shutdown().await.unwrap();
 }
 

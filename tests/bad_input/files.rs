@@ -1,9 +1,9 @@
 //! Files that cannot be opened; each is left as it was.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
-use sessile::{Engine, Filter, NewSession, OpenError};
-use sessile_tests::Place;
+use sessile::{CauseKind, Clock, Engine, Filter, NewSession, OpenError, SystemClock, Timestamp};
+use sessile_tests::{Place, read};
 
 /// Makes a file of ours and closes it.
 async fn written() -> Place {
@@ -121,7 +121,7 @@ async fn a_schema_that_never_was() {
     for version in [-1, i32::MIN] {
         place.connect().pragma_update(None, "user_version", version).unwrap();
         let error = place.refusal().await;
-        assert!(matches!(error, OpenError::NotOurs { .. } | OpenError::Storage { .. }), "{version}: {error:?}");
+        assert!(matches!(&error, OpenError::NotOurs { found } if found.contains(&format!("{version}"))), "{error:?}");
     }
 }
 
@@ -143,23 +143,72 @@ async fn a_file_of_ours_without_its_tables() {
 
 #[tokio::test]
 async fn numbers_on_record_that_never_were() {
-    for (key, value) in
-        [("serial_next", i64::MAX), ("serial_next", i64::MIN), ("epoch", i64::MAX), ("sync_seq", i64::MAX)]
-    {
+    let began = SystemClock::default().now();
+    for (key, value) in [
+        ("serial_next", i64::MAX),
+        ("serial_next", i64::MIN),
+        ("serial_next", 0),
+        ("epoch", i64::MAX),
+        ("sync_seq", i64::MAX),
+        ("clock", i64::MAX),
+        ("clock", i64::MIN),
+        ("clock", -1),
+    ] {
         let place = written().await;
         place.connect().execute("UPDATE meta SET value = ?2 WHERE key = ?1", (key, value)).unwrap();
-        match place.builder().open().await {
-            Err(error) => assert!(matches!(error, OpenError::Storage { .. }), "{key} {value}: {error:?}"),
-            Ok(engine) => {
-                let created = engine.create(NewSession::with_id("b")).await;
-                if let Err(error) = created {
-                    assert!(matches!(error, sessile::Error::Storage { .. }), "{key} {value}: {error:?}");
-                }
-                assert!(engine.session("a").unwrap().get().await.unwrap().is_some(), "{key} {value}");
-                assert_eq!(engine.stats().restarts, 0, "{key} {value}");
+        let opened = place.builder().idle_timeout(Duration::from_secs(3_600)).open().await;
+        if key == "serial_next" && value < 1 {
+            // From there on, numbers would come that were used before.
+            let error = opened.expect_err("it is refused");
+            assert!(
+                matches!(&error, OpenError::Storage { cause } if cause.kind == CauseKind::Corrupt),
+                "{value}: {error:?}"
+            );
+            continue;
+        }
+        let engine = opened.unwrap_or_else(|error| panic!("{key} {value}: {error:?}"));
+        match engine.create(NewSession::with_id("b")).await {
+            Err(error) => {
+                assert!(matches!(error, sessile::Error::Storage { .. }), "{key} {value}: {error:?}");
+                assert_eq!(key, "serial_next");
+            }
+            Ok(session) => {
+                let created = read(&session).await.created_at();
+                let age = began.until(created);
+                assert!(created >= began && age < Duration::from_secs(3_600), "{key} {value}: {created}");
             }
         }
+        assert!(engine.session("a").unwrap().get().await.unwrap().is_some(), "{key} {value}");
+        engine.sweep().await.unwrap();
+        engine.shutdown().await.unwrap();
+        assert_eq!(engine.stats().restarts, 0, "{key} {value}");
     }
+}
+
+/// A clock that panics on the storage thread, the first time that it is asked there.
+#[derive(Debug, Default)]
+struct ClockThatPanicsThere(SystemClock);
+
+impl Clock for ClockThatPanicsThere {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        assert!(std::thread::current().name() != Some("sessile-storage"), "not on this thread");
+        self.0.elapsed()
+    }
+}
+
+#[tokio::test]
+async fn a_panic_while_a_file_is_opened_is_told_and_leaves_it_free() {
+    let place = written().await;
+    let clock = Arc::new(ClockThatPanicsThere::default());
+    match place.builder().clock(clock).open().await.unwrap_err() {
+        OpenError::Storage { cause } => assert!(cause.message.contains("not on this thread"), "{cause:?}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(place.builder().open().await.unwrap().count(Filter::all()).await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -53,7 +53,11 @@ impl Sqlite {
     }
 
     pub(super) fn serial_on_record(&self) -> Result<i64, Cause> {
-        self.number("SELECT value FROM meta WHERE key = 'serial_next'", [])
+        let next = self.number("SELECT value FROM meta WHERE key = 'serial_next'", [])?;
+        if next < 1 {
+            return Err(Cause::new(CauseKind::Corrupt, format_args!("the next row number on record is {next}")));
+        }
+        Ok(next)
     }
 
     pub(super) fn meta_epoch(&self) -> Result<i64, Cause> {

@@ -53,6 +53,8 @@ pub(super) struct SaveLog {
     entries: i64,
     /// Entries appended since the last step of a fold.
     appended: i64,
+    /// The last position there is is taken: where the next entry would go, nobody knows. We never get there.
+    is_at_end: bool,
     fold: Option<Fold>,
     /// What the open transaction has changed: rows with the entry they had, and how many entries there were.
     undo: Vec<(i64, Option<Entry>)>,
@@ -154,6 +156,7 @@ impl Sqlite {
                     Ok((row.get(0)?, entry, row.get::<_, Option<i64>>(4)?))
                 };
                 let (serial, entry, counter): (i64, Entry, Option<i64>) = read().map_err(|error| cause(&error))?;
+                log.is_at_end |= entry.position == i64::MAX;
                 let is_newer = log.latest.get(&serial).is_none_or(|other| other.counter < entry.counter);
                 if is_newer && counter.is_some_and(|counter| counter < entry.counter) {
                     log.latest.insert(serial, entry);
@@ -170,6 +173,7 @@ impl Sqlite {
         self.has_file()
             && new.data.bytes().len() <= APPEND_BYTES_MAX
             && self.save_log.entries < ENTRIES_MAX
+            && !self.save_log.is_at_end
             && (&old.id, &old.user, &old.metadata) == (&new.id, &new.user, &new.metadata)
             && (old.idle_timeout, old.expires_at) == (new.idle_timeout, new.expires_at)
     }
@@ -192,6 +196,7 @@ impl Sqlite {
             .execute(params![serial, new.counter, DataColumn(&new.data)])
             .map_err(|error| cause(&error))?;
         let position = self.connection.last_insert_rowid();
+        self.save_log.is_at_end |= position == i64::MAX;
         let bytes = new.data.bytes().len() as i64;
         self.save_log.set(serial, Some(Entry { position, counter: new.counter, bytes }));
         self.save_log.entries += 1;

@@ -93,6 +93,9 @@ pub(crate) fn classify(connection: &Connection) -> Result<Contents, OpenError> {
         if version > VERSION {
             return Err(OpenError::NewerSchema { found: version, supported: VERSION });
         }
+        if version < 0 {
+            return Err(OpenError::NotOurs { found: format!("our application id with the schema version {version}") });
+        }
         return Ok(Contents::Ours(version));
     }
     let tables: Vec<String> = connection
@@ -113,7 +116,8 @@ pub(crate) fn classify(connection: &Connection) -> Result<Contents, OpenError> {
 
 /// Brings the tables from schema `from` to today's, inside the caller's transaction.
 pub(crate) fn migrate(transaction: &Transaction<'_>, from: i32) -> rusqlite::Result<()> {
-    for step in &MIGRATIONS[from as usize..] {
+    let done = usize::try_from(from).unwrap_or(0);
+    for step in MIGRATIONS.iter().skip(done) {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
