@@ -140,6 +140,140 @@ async fn activity_raised_by_another_process_is_never_lowered() {
     assert_eq!(record.last_active_at(), later);
 }
 
+/// Reads the count of the one row that there is.
+fn count_in_file(place: &Place) -> u64 {
+    let count: i64 = place.connect().query_row("SELECT touch_count FROM activity", [], |row| row.get(0)).unwrap();
+    count.unsigned_abs()
+}
+
+#[tokio::test]
+async fn touches_count_on_top_of_what_another_process_has_counted() {
+    let rig = Rig::open().await;
+    let session = rig.create("a").await;
+    let mut expected = 0;
+    // Before touches and after them, with a read between and without, with what else writes to the row.
+    for round in 0..12 {
+        for _ in 0..5 {
+            session.touch().await.unwrap();
+        }
+        if round % 2 == 0 {
+            rig.engine.flush().await.unwrap();
+        }
+        change(&rig.place.connect(), "UPDATE activity SET touch_count = touch_count + 2");
+        session.touch().await.unwrap();
+        expected += 5 + 2 + 1;
+        match round % 4 {
+            0 => {}
+            1 => session.touch_with(Durability::Committed).await.map(|()| expected += 1).unwrap(),
+            2 => session.save(&format!("{round}")).await.map(drop).unwrap(),
+            _ => assert_eq!(rig.engine.delete_where(Filter::all().user("nobody")).await.unwrap(), 0),
+        }
+        rig.engine.flush().await.unwrap();
+        assert_eq!((count_in_file(&rig.place), round), (expected, round));
+        assert_eq!(read(&session).await.touch_count(), expected);
+    }
+    session.touch().await.unwrap();
+    change(&rig.place.connect(), "UPDATE activity SET touch_count = touch_count + 2");
+    // The last flush, of a shutdown.
+    assert_eq!(rig.restart().await.record("a").await.touch_count(), expected + 3);
+}
+
+#[tokio::test]
+async fn touches_on_top_of_another_processs_count_once_over_faults() {
+    for happened in [true, false] {
+        let rig = Rig::open().await;
+        let session = rig.create("a").await;
+        for round in 1..=4 {
+            for _ in 0..3 {
+                session.touch().await.unwrap();
+            }
+            change(&rig.place.connect(), "UPDATE activity SET touch_count = touch_count + 2");
+            let faults = Faults::of(&rig.engine);
+            if round % 2 == 0 {
+                faults.interrupt(happened);
+            } else {
+                faults.fail_commit(happened);
+            }
+            let error = rig.engine.flush().await.unwrap_err();
+            assert!(matches!(error, Error::Interrupted { .. }), "{error:?}");
+            session.touch().await.unwrap();
+            rig.engine.flush().await.unwrap();
+            assert_eq!((count_in_file(&rig.place), round), (round * 6, round), "{happened}");
+        }
+        assert_eq!(rig.restart().await.record("a").await.touch_count(), 24);
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_takes_along_what_another_process_has_counted() {
+    let rig = Rig::open().await;
+    let session = rig.create("a").await;
+    session.touch().await.unwrap();
+    change(&rig.place.connect(), "UPDATE activity SET touch_count = touch_count + 2");
+    let rotated = session.rotate(Change::new()).await.unwrap();
+    assert_eq!(read(&rotated).await.touch_count(), 3);
+    rotated.touch().await.unwrap();
+    assert_eq!(rig.restart().await.record(rotated.id().as_str()).await.touch_count(), 4);
+}
+
+#[tokio::test]
+async fn touches_never_reach_a_row_that_another_process_gave_another_id() {
+    let rig = Rig::open().await;
+    let session = rig.create("a").await;
+    session.touch().await.unwrap();
+    rig.engine.flush().await.unwrap();
+    change(&rig.place.connect(), "UPDATE session SET id = 'b'");
+    // In memory still; it ends with the flush.
+    session.touch().await.unwrap();
+    rig.engine.flush().await.unwrap();
+    assert!(matches!(session.touch().await, Err(Error::NotFound)));
+    assert!(session.get().await.unwrap().is_none());
+    assert_eq!(count_in_file(&rig.place), 1);
+    rig.session("b").touch().await.unwrap();
+    assert_eq!(rig.restart().await.record("b").await.touch_count(), 2);
+}
+
+#[tokio::test]
+async fn touches_of_a_row_with_another_id_die_with_the_shutdown_too() {
+    let rig = Rig::open().await;
+    rig.create("a").await.touch().await.unwrap();
+    rig.engine.flush().await.unwrap();
+    rig.session("a").touch().await.unwrap();
+    change(&rig.place.connect(), "UPDATE session SET id = 'b'");
+    assert_eq!(rig.restart().await.record("b").await.touch_count(), 1);
+}
+
+#[tokio::test]
+async fn a_session_ended_by_another_process_is_over_for_touches_too() {
+    for column in ["expires_at", "idle_timeout"] {
+        let rig = Rig::open().await;
+        let session = rig.create("a").await;
+        session.touch().await.unwrap();
+        rig.engine.flush().await.unwrap();
+        change(&rig.place.connect(), &format!("UPDATE activity SET {column} = 1"));
+        rig.advance(STALENESS);
+        session.touch().await.unwrap();
+        rig.engine.flush().await.unwrap();
+        rig.advance(Duration::from_millis(1));
+        assert!(matches!(session.touch().await, Err(Error::NotFound)), "{column}");
+        assert_eq!(rig.engine.count(Filter::all()).await.unwrap(), 0, "{column}");
+        assert_eq!(rig.engine.sweep().await.unwrap(), 1, "{column}");
+    }
+}
+
+#[tokio::test]
+async fn a_touch_in_memory_lets_storage_look_for_foreign_writes() {
+    let rig = Rig::open_with(|builder| builder.flush_interval(Duration::from_secs(3_600))).await;
+    let session = rig.create("a").await;
+    session.touch().await.unwrap();
+    change(&rig.place.connect(), "UPDATE activity SET touch_count = touch_count + 2");
+    session.touch().await.unwrap();
+    assert_eq!(rig.engine.stats().foreign_writes, 0);
+    rig.advance(STALENESS);
+    session.touch().await.unwrap();
+    eventually("it has looked", async || rig.engine.stats().foreign_writes == 1).await;
+}
+
 #[tokio::test]
 async fn sessions_made_or_deleted_by_another_process_count_for_the_limit() {
     let rig = Rig::open_with(|builder| builder.max_sessions(2)).await;

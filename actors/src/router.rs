@@ -51,7 +51,7 @@ use crate::{
 
 /// Shards of the registry: enough that two workers seldom meet.
 const REGISTRY_SHARDS: usize = 64;
-/// How often a get looks whether another process has written, in microseconds: the staleness that a foreign write can
+/// How often a get or a touch looks whether another process has written, in microseconds: the staleness that a foreign write can
 /// have for sessions held in memory.
 const FOREIGN_CHECK_INTERVAL_US: i64 = 1_000_000;
 /// Deliveries tried on fresh slots before a session's actor counts as unable to start.
@@ -275,13 +275,14 @@ impl Router {
             // Nobody would write it down.
             return None;
         }
-        let now = self.now();
+        let (monotonic, now) = self.clock.read();
         match cell.touch(now) {
             Touch::Counted => {}
             Touch::CountedFirst => self.mailbox.send(Command::Dirty(Arc::clone(cell))),
             Touch::Expired => return Some(Err(Error::NotFound)),
             Touch::Frozen | Touch::Gone => return None,
         }
+        self.look_for_foreign_writes(monotonic);
         slot.note_use(coarse(now));
         Some(Ok(()))
     }
@@ -303,11 +304,16 @@ impl Router {
             usable.then(|| Record::new(Arc::clone(stored), cell.activity(), cell.deadlines()))
         });
         let record = record??;
-        if vitals.claim_check(monotonic, FOREIGN_CHECK_INTERVAL_US) {
-            self.mailbox.send(Command::CheckForeign);
-        }
+        self.look_for_foreign_writes(monotonic);
         slot.note_use(coarse(now));
         Some(record)
+    }
+
+    /// Asks storage to look, without waiting for it, where what is in memory may be too far behind (rule R5).
+    fn look_for_foreign_writes(&self, monotonic: i64) {
+        if self.shared.vitals.claim_check(monotonic, FOREIGN_CHECK_INTERVAL_US) {
+            self.mailbox.send(Command::CheckForeign);
+        }
     }
 
     /// Sends a request to a session. `make` builds it around what it is for; it goes by the session's mailbox, or, where

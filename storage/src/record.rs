@@ -130,7 +130,8 @@ pub struct ExpiryDefaults {
 
 impl ExpiryDefaults {
     /// Works out when a session ends.
-    pub fn deadlines(self, created_at: i64, idle_timeout: Option<i64>, expires_at: Option<i64>) -> Deadlines {
+    pub fn deadlines(self, stored: &Stored) -> Deadlines {
+        let Stored { created_at, idle_timeout, expires_at, .. } = *stored;
         Deadlines {
             idle_timeout: idle_timeout.or(self.idle_timeout).unwrap_or(NEVER),
             expires_at: expires_at.or(self.lifetime.map(|life| created_at.saturating_add(life))).unwrap_or(NEVER),

@@ -17,7 +17,7 @@ mod upkeep;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use crate::{
-    backend::{Backend, CommitError, Judging, Meta},
+    backend::{Backend, CommitError, Judging, Meta, Read, ReadError},
     clock::EngineClock,
     command::Command,
     error::{Cause, CauseKind, Error, InterruptedBy},
@@ -457,10 +457,10 @@ impl<B: Backend> Worker<B> {
         self.backend.begin_read()?;
         let backend = &mut self.backend;
         let settled = self.table.settle_doubts(|serial, id| {
-            let row = backend.find_at(serial, id, crate::backend::Read::WithoutData);
+            let row = backend.find_at(serial, id, Read::WithoutData);
             row.map(|row| row.is_some()).map_err(|error| match error {
-                crate::backend::ReadError::Failed(cause) => cause,
-                crate::backend::ReadError::Corrupt(serial) => {
+                ReadError::Failed(cause) => cause,
+                ReadError::Corrupt(serial) => {
                     Cause::new(CauseKind::Corrupt, format_args!("the row {serial} is damaged"))
                 }
             })
@@ -493,8 +493,14 @@ impl<B: Backend> Worker<B> {
         self.fold_everything().map_err(|broken| broken.cause)?;
         self.begin(Some(Durability::Synced), LOCK_WAIT)?;
         // Frozen first: a touch from here on finds the engine closed, and is not counted in vain.
-        let rows = self.table.freeze_all();
-        let written = self.write_activity(&rows).and_then(|()| {
+        let (generation, expiry, backend) = (self.shared.vitals.generation(), self.settings.expiry, &mut self.backend);
+        let frozen =
+            self.table.freeze_all(generation, |serial, id| match backend.find_at(serial, id, Read::WithoutData) {
+                Ok(row) => Ok(row.map(|row| (row.activity, expiry.deadlines(&row.stored)))),
+                Err(ReadError::Corrupt(_)) => Ok(None),
+                Err(ReadError::Failed(cause)) => Err(cause),
+            });
+        let written = frozen.and_then(|rows| self.write_activity(&rows)).and_then(|()| {
             let now = self.clock.now();
             self.backend.set_meta(Meta::Clock, now)
         });

@@ -144,7 +144,7 @@ pub(super) fn list(backend: &Sqlite, query: &Query, judging: Judging) -> Result<
         // NULL for data that is NULL, which the schema forbids.
         let Ok(in_row) = row.get::<_, i64>(10) else { return Err(ReadError::Corrupt(stored.serial)) };
         let data_bytes = backend.save_log.overlay(&mut stored).unwrap_or(in_row.cast_unsigned());
-        let deadlines = judging.defaults.deadlines(stored.created_at, stored.idle_timeout, stored.expires_at);
+        let deadlines = judging.defaults.deadlines(&stored);
         page.push(Summary { stored, data_bytes, activity, deadlines });
     }
     Ok(page)

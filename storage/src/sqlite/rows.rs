@@ -326,7 +326,7 @@ impl Backend for Sqlite {
         let raised = self.execute(
             "UPDATE activity SET last_active_at = max(last_active_at, ?2), touch_count = max(touch_count, ?3) \
              WHERE serial = ?1",
-            params![serial, activity.last_active, activity.count.cast_signed()],
+            params![serial, activity.last_active, activity.count.min(COUNT_MAX).cast_signed()],
         )?;
         Ok(raised == 1)
     }

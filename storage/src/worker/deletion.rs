@@ -177,17 +177,18 @@ impl<B: Backend> Worker<B> {
         if job.filter.liveness == Liveness::Alive {
             // The filter may ask for times of activity, or a session may be alive by its cell only.
             self.table.scan();
-            let rows = self.table.take_dirty(usize::MAX);
-            self.write_activity(&rows)?;
+            self.write_dirty(usize::MAX)?;
         }
         let candidates = self.backend.matching(&job.filter, judging, after, until, STEP_DELETES_MAX)?;
         let after = if candidates.len() == STEP_DELETES_MAX { candidates[STEP_DELETES_MAX - 1] } else { until };
         let mut deleted = 0;
         for serial in candidates {
+            self.refresh(serial)?;
             if let Some(exact) = self.table.freeze(serial) {
                 self.backend.raise_activity(serial, exact)?;
                 if self.backend.matching(&job.filter, judging, serial - 1, serial, 1)?.is_empty() {
                     self.table.thaw(serial);
+                    self.table.note_written(serial, exact);
                     continue;
                 }
             }
@@ -205,6 +206,7 @@ impl<B: Backend> Worker<B> {
         let over = self.backend.matching(&Filter::over(), self.judging(now), BEFORE_ALL_ROWS, i64::MAX, most)?;
         let mut found = false;
         for serial in over {
+            self.refresh(serial)?;
             let deadlines = self.table.get(serial).map(|entry| entry.cell.deadlines());
             if let (Some(deadlines), Some(Activity { last_active, .. })) = (deadlines, self.table.freeze(serial))
                 && !deadlines.passed(last_active, now)

@@ -127,14 +127,15 @@ impl<B: Backend> Worker<B> {
             Err(ReadError::Corrupt(serial)) => return Ok(Err(Error::Corrupt { serial: Serial(serial) })),
             Err(ReadError::Failed(cause)) => return Err(cause),
         };
-        let Stored { serial, created_at, idle_timeout, expires_at, .. } = row.stored;
-        let deadlines = self.settings.expiry.deadlines(created_at, idle_timeout, expires_at);
+        let serial = row.stored.serial;
+        let deadlines = self.settings.expiry.deadlines(&row.stored);
         let activity = if let Some(held) = &target.held {
             let activity = self.table.enter(&row, deadlines, self.shared.vitals.generation()).activity();
             self.table.bind(held, serial, None);
             activity
         } else {
-            self.table.get(serial).map_or(row.activity, |entry| {
+            // A cell under another id is of a row that is gone.
+            self.table.get(serial).filter(|entry| entry.id == row.stored.id).map_or(row.activity, |entry| {
                 let Activity { last_active, count } = entry.activity();
                 Activity {
                     last_active: last_active.max(row.activity.last_active),
@@ -212,6 +213,7 @@ impl<B: Backend> Worker<B> {
 
     /// Deletes a row if its session is over, by its exact activity.
     fn delete_if_over(&mut self, serial: i64, found: &Found, now: i64) -> Result<bool, Cause> {
+        self.refresh(serial)?;
         let exact = self.table.freeze(serial).unwrap_or(found.activity);
         let over = found.deadlines.passed(exact.last_active.max(found.activity.last_active), now);
         if over {
@@ -252,6 +254,9 @@ impl<B: Backend> Worker<B> {
         // Those that are over by the disk may be alive by their cells.
         let limit = usize::try_from(max).unwrap_or(usize::MAX);
         let over = self.backend.matching(&Filter::over().user(user), judging, BEFORE_ALL_ROWS, i64::MAX, limit)?;
+        for serial in &over {
+            self.refresh(*serial)?;
+        }
         let in_memory = over.into_iter().filter_map(|serial| self.table.get(serial));
         let kept_alive =
             in_memory.filter(|entry| !entry.cell.deadlines().passed(entry.activity().last_active, now)).count() as u64;
@@ -333,7 +338,7 @@ impl<B: Backend> Worker<B> {
                 self.backend.raise_activity(serial, exact)?;
             }
         } else if let Some(held) = &target.held {
-            let deadlines = self.settings.expiry.deadlines(new.created_at, new.idle_timeout, new.expires_at);
+            let deadlines = self.settings.expiry.deadlines(&new);
             self.table.set_deadlines(serial, deadlines);
             self.table.bind(held, serial, Some(Arc::new(new)));
         }
@@ -342,8 +347,7 @@ impl<B: Backend> Worker<B> {
 
     /// Notes that a session may be over earlier than all others.
     fn note_end(&mut self, stored: &Stored, last_active: i64) {
-        let Deadlines { idle_timeout, expires_at } =
-            self.settings.expiry.deadlines(stored.created_at, stored.idle_timeout, stored.expires_at);
+        let Deadlines { idle_timeout, expires_at } = self.settings.expiry.deadlines(stored);
         let end = expires_at.min(last_active.saturating_add(idle_timeout));
         self.none_over_before = self.none_over_before.min(end);
     }

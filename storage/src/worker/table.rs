@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 
 use crate::{
     backend::Row,
-    cell::{Activity, Cell, Deadlines},
+    cell::{Activity, COUNT_MAX, Cell, Deadlines},
     command::{HeldRecord, Target},
     id::SessionId,
     record::Stored,
@@ -26,12 +26,16 @@ pub(crate) struct Entry {
     holders: Vec<Arc<HeldRecord>>,
     /// What the row is known to hold.
     flushed: Activity,
+    /// What a commit in doubt wrote to the row, or did not.
+    in_doubt: Option<Activity>,
     /// In the list of cells to flush.
     is_dirty: bool,
     /// What the running batch adds.
     pending: Pending,
-    /// The generation in which the row was last seen.
+    /// The generation in which the row was last seen. In a later one, another process may have changed it.
     pub(crate) generation: u64,
+    /// The running batch found the row gone: the cell dies with its commit, and nothing is written to the row.
+    is_gone: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -77,6 +81,26 @@ impl Entry {
     fn is_flushed(&self) -> bool {
         self.cell.activity() == self.flushed
     }
+
+    /// Counts on top of what the row holds, as read in another generation than the last time.
+    ///
+    /// What the row has above what we wrote is another process's, and is added to the cell; so each touch in memory
+    /// counts once, on top. Both then stand for the row as it is, so to do this again, after a rollback, adds nothing.
+    /// What it has below is ours to write again: activity is never lowered (rule R7).
+    fn rebase(&mut self, row: Activity, deadlines: Deadlines, generation: u64) {
+        let mut ours = self.flushed.count;
+        if let Some(written) = self.in_doubt.take().filter(|written| row.count >= written.count) {
+            // It took place, so that much of the row is ours.
+            self.cell.raise(Activity { last_active: row.last_active, count: written.count });
+            ours = ours.max(written.count);
+        }
+        // A row lowered and raised again and again adds up to no more than a cell has room for.
+        let room = COUNT_MAX.saturating_sub(self.cell.activity().count);
+        self.cell.absorb(row.last_active, row.count.saturating_sub(ours).min(room));
+        self.flushed = row;
+        self.cell.set_deadlines(deadlines);
+        self.generation = generation;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +125,8 @@ struct Staged {
     deadlines: Vec<(i64, Deadlines)>,
     /// Cells whose rows turned out to be gone: deleted by another process.
     gone: Vec<Arc<Cell>>,
+    /// Dirty rows taken off the list, to be read again before they are written.
+    stale: Vec<i64>,
 }
 
 /// A live session to bind to a cell, and its record where that is known.
@@ -142,7 +168,7 @@ impl Table {
         let serial = row.stored.serial;
         if self.entries.get(&serial).is_some_and(|entry| entry.id != row.stored.id) {
             // Another process gave the row another id: touches under the old one must not reach it.
-            self.freeze(serial);
+            self.take_out(serial);
         }
         let staged = &mut self.staged;
         let entry = self.entries.entry(serial).or_insert_with(|| {
@@ -152,15 +178,18 @@ impl Table {
                 cell: Arc::new(Cell::new(serial, row.activity, deadlines)),
                 holders: Vec::new(),
                 flushed: row.activity,
+                in_doubt: None,
                 is_dirty: false,
                 pending: Pending::default(),
                 generation,
+                is_gone: false,
             }
         });
-        entry.generation = generation;
-        if entry.pending.has_no_activity() {
-            // The row may hold more, by a batch that was in doubt or another process. Not asked again once this batch
-            // has added something, which a flush in the same transaction may have written already.
+        if entry.generation != generation {
+            // The first look at the row in this generation comes before all that this batch writes to it.
+            entry.rebase(row.activity, deadlines, generation);
+        } else if entry.pending.has_no_activity() {
+            // Not once this batch has added something, which a flush in the same transaction may have written already.
             entry.cell.raise(row.activity);
             entry.flushed.count = entry.flushed.count.max(row.activity.count);
             entry.flushed.last_active = entry.flushed.last_active.max(row.activity.last_active);
@@ -199,26 +228,57 @@ impl Table {
         }
     }
 
+    /// Returns the id under which a row is to be read again before it is decided over or written to: it was not seen in
+    /// this generation.
+    pub(crate) fn stale(&self, serial: i64, generation: u64) -> Option<&SessionId> {
+        let entry = self.entries.get(&serial)?;
+        (entry.generation != generation && !entry.is_gone).then_some(&entry.id)
+    }
+
     /// Takes a cell out of use before its row is deleted or gets another id; returns the exact activity.
     pub(crate) fn freeze(&mut self, serial: i64) -> Option<Activity> {
+        if self.entries.get(&serial).is_some_and(|entry| entry.is_gone) {
+            // What has this number is not the cell's.
+            return None;
+        }
+        self.take_out(serial)
+    }
+
+    fn take_out(&mut self, serial: i64) -> Option<Activity> {
         let entry = self.entries.remove(&serial)?;
         let exact = entry.with_pending(entry.cell.freeze());
         self.staged.dying.push(entry);
         Some(exact)
     }
 
-    /// Takes every cell out of use; returns what is to be written.
-    pub(crate) fn freeze_all(&mut self) -> Vec<(i64, Activity)> {
+    /// Takes every cell out of use; returns what is to be written. `read` reads a row not seen in this generation.
+    pub(crate) fn freeze_all<E>(
+        &mut self,
+        generation: u64,
+        mut read: impl FnMut(i64, &SessionId) -> Result<Option<(Activity, Deadlines)>, E>,
+    ) -> Result<Vec<(i64, Activity)>, E> {
         let mut unwritten = Vec::new();
-        for (serial, entry) in self.entries.drain() {
-            let exact = entry.with_pending(entry.cell.freeze());
-            if exact != entry.flushed {
+        let mut read_so_far = Ok(());
+        for (serial, mut entry) in self.entries.drain() {
+            let mut exact = entry.cell.freeze();
+            let mut is_there = true;
+            if read_so_far.is_ok() && entry.generation != generation && exact != entry.flushed {
+                match read(serial, &entry.id) {
+                    Ok(Some((row, deadlines))) => {
+                        entry.rebase(row, deadlines, generation);
+                        exact = entry.cell.activity();
+                    }
+                    Ok(None) => is_there = false,
+                    Err(error) => read_so_far = Err(error),
+                }
+            }
+            if is_there && exact != entry.flushed {
                 unwritten.push((serial, exact));
             }
             self.staged.dying.push(entry);
         }
         unwritten.sort_unstable_by_key(|(serial, _)| *serial);
-        unwritten
+        read_so_far.map(|()| unwritten)
     }
 
     /// Puts a frozen cell back into use in the running batch: its row stays.
@@ -228,6 +288,11 @@ impl Table {
             entry.cell.thaw();
             self.entries.insert(serial, entry);
         }
+    }
+
+    /// Notes that the running batch has written this to a row whose cell stays.
+    pub(crate) fn note_written(&mut self, serial: i64, activity: Activity) {
+        self.staged.flushed.push((serial, activity));
     }
 
     /// Notes a hint; returns whether the cell is in use.
@@ -262,22 +327,29 @@ impl Table {
         }
     }
 
-    /// Takes up to `rows_max` rows off the list, in order, with what is to be written to each.
-    pub(crate) fn take_dirty(&mut self, rows_max: usize) -> Vec<(i64, Activity)> {
+    /// Takes up to `rows_max` rows off the list, in order, with what is to be written to each; and those to read again
+    /// first, which are then taken one by one.
+    pub(crate) fn take_dirty(&mut self, rows_max: usize, generation: u64) -> (Vec<(i64, Activity)>, Vec<i64>) {
         self.dirty.sort_unstable();
         let rows: Vec<i64> = self.dirty.drain(..rows_max.min(self.dirty.len())).collect();
-        rows.into_iter()
+        let taken = rows
+            .into_iter()
             .filter_map(|serial| {
                 let entry = self.entries.get_mut(&serial)?;
                 entry.is_dirty = false;
+                if entry.generation != generation {
+                    self.staged.stale.push(serial);
+                    return None;
+                }
                 self.take_one(serial)
             })
-            .collect()
+            .collect();
+        (taken, self.staged.stale.clone())
     }
 
     /// Takes what is to be written to one row, what the batch adds included.
     pub(crate) fn take_one(&mut self, serial: i64) -> Option<(i64, Activity)> {
-        let entry = self.entries.get(&serial)?;
+        let entry = self.entries.get(&serial).filter(|entry| !entry.is_gone)?;
         let activity = entry.with_pending(entry.cell.take());
         self.staged.flushed.push((serial, activity));
         (activity != entry.flushed).then_some((serial, activity))
@@ -290,7 +362,10 @@ impl Table {
 
     /// Stages that a row turned out to be gone.
     pub(crate) fn row_is_gone(&mut self, serial: i64) {
-        self.staged.gone.extend(self.entries.get(&serial).map(|entry| Arc::clone(&entry.cell)));
+        if let Some(entry) = self.entries.get_mut(&serial) {
+            entry.is_gone = true;
+            self.staged.gone.push(Arc::clone(&entry.cell));
+        }
     }
 
     /// Lets go of a passivated session.
@@ -368,7 +443,7 @@ impl Table {
 
     /// Forgets the batch's doings.
     pub(crate) fn roll_back(&mut self) {
-        for entry in self.unstage() {
+        for entry in self.unstage(false) {
             self.revive(entry);
         }
     }
@@ -388,12 +463,12 @@ impl Table {
 
     /// Sets the batch's doings aside, of which nobody knows whether they happened: what it froze stays frozen.
     pub(crate) fn doubt(&mut self) {
-        let dying = self.unstage();
+        let dying = self.unstage(true);
         self.doubtful.extend(dying);
     }
 
-    fn unstage(&mut self) -> Vec<Entry> {
-        let staged = std::mem::take(&mut self.staged);
+    fn unstage(&mut self, is_in_doubt: bool) -> Vec<Entry> {
+        let mut staged = std::mem::take(&mut self.staged);
         for serial in staged.pending {
             if let Some(entry) = self.entries.get_mut(&serial) {
                 entry.pending = Pending::default();
@@ -402,13 +477,30 @@ impl Table {
         for serial in staged.made {
             self.entries.remove(&serial);
         }
-        for (serial, _) in staged.flushed {
+        for cell in staged.gone {
+            // Found out again where it is so: the entry's generation is an old one still.
+            if let Some(entry) = self.entries.get_mut(&cell.serial()).filter(|entry| Arc::ptr_eq(&entry.cell, &cell)) {
+                entry.is_gone = false;
+                staged.stale.push(cell.serial());
+            }
+        }
+        for (serial, written) in staged.flushed {
+            if is_in_doubt {
+                let dying = staged.dying.iter_mut().find(|entry| entry.cell.serial() == serial);
+                if let Some(entry) = self.entries.get_mut(&serial).or(dying) {
+                    entry.in_doubt = Some(written);
+                }
+            }
+            self.mark_dirty(serial);
+        }
+        for serial in staged.stale {
             self.mark_dirty(serial);
         }
         // The one frozen first, where a row's cell was replaced in the batch, comes back last and so stays.
         let mut dying: Vec<Entry> = staged.dying.into_iter().rev().collect();
         for entry in &mut dying {
             entry.pending = Pending::default();
+            entry.is_gone = false;
         }
         dying
     }

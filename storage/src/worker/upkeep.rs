@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    backend::{Backend, Meta},
+    backend::{Backend, Meta, Read, ReadError},
     cell::{Activity, Cell},
     command::{Command, HeldRecord},
     error::{Cause, CauseKind, InterruptedBy},
@@ -144,8 +144,7 @@ impl<B: Backend> Worker<B> {
 
     /// Writes up to `rows_max` dirty cells in the running transaction.
     pub(super) fn flush(&mut self, rows_max: usize) -> Result<(), Cause> {
-        let rows = self.table.take_dirty(rows_max);
-        self.write_activity(&rows)?;
+        self.write_dirty(rows_max)?;
         let now = self.clock.monotonic();
         // What did not fit goes next.
         self.timers.flush = self.table.has_dirty().then_some(now);
@@ -160,6 +159,32 @@ impl<B: Backend> Worker<B> {
         }
         self.backend.set_meta(Meta::Clock, now)?;
         self.timers.clock_mark_staged = Some(now);
+        Ok(())
+    }
+
+    /// Writes up to `rows_max` dirty cells; those whose rows may have changed are first read again (rule R5).
+    pub(super) fn write_dirty(&mut self, rows_max: usize) -> Result<(), Cause> {
+        let (mut rows, stale) = self.table.take_dirty(rows_max, self.shared.vitals.generation());
+        for serial in stale {
+            self.refresh(serial)?;
+            rows.extend(self.table.take_one(serial));
+        }
+        self.write_activity(&rows)
+    }
+
+    /// Reads a row again that was not seen in this generation, before it is decided over or written to.
+    pub(super) fn refresh(&mut self, serial: i64) -> Result<(), Cause> {
+        let generation = self.shared.vitals.generation();
+        let Some(id) = self.table.stale(serial, generation) else { return Ok(()) };
+        match self.backend.find_at(serial, id, Read::WithoutData) {
+            Ok(Some(row)) => {
+                let deadlines = self.settings.expiry.deadlines(&row.stored);
+                self.table.enter(&row, deadlines, generation);
+            }
+            // A damaged row, too: whoever asks for the session next is told.
+            Ok(None) | Err(ReadError::Corrupt(_)) => self.table.row_is_gone(serial),
+            Err(ReadError::Failed(cause)) => return Err(cause),
+        }
         Ok(())
     }
 
