@@ -11,5 +11,7 @@ mod flood;
 mod lock;
 #[path = "bad_input/overload.rs"]
 mod overload;
+#[path = "bad_input/refused.rs"]
+mod refused;
 #[path = "bad_input/rows.rs"]
 mod rows;

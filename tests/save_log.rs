@@ -24,7 +24,12 @@ const ENTRIES_MAX: i64 = 131_072;
 const AT_REST: Duration = Duration::from_secs(1);
 
 fn open(path: &Path) -> Sqlite {
-    let options = OpenOptions { path: Some(path.to_owned()), cache_bytes: 40_000_000, take_over_zone: TimeZone::UTC };
+    let options = OpenOptions {
+        path: Some(path.to_owned()),
+        cache_bytes: 40_000_000,
+        take_over_zone: TimeZone::UTC,
+        only_existing: false,
+    };
     Sqlite::open(options).expect("it opens").0
 }
 

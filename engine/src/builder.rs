@@ -59,6 +59,7 @@ pub struct EngineBuilder {
     max_sessions_per_user: Option<u64>,
     cache_bytes: u64,
     take_over_time_zone: Option<String>,
+    only_existing: bool,
     runtime: Option<Handle>,
     clock: Option<Arc<dyn Clock>>,
 }
@@ -82,6 +83,7 @@ impl EngineBuilder {
             max_sessions_per_user: None,
             cache_bytes: 40_000_000,
             take_over_time_zone: None,
+            only_existing: false,
             runtime: None,
             clock: None,
         }
@@ -183,6 +185,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Opens only a database of this engine that is there already, for tools that look into one: none is made, and none is
+    /// taken over. Default: off.
+    pub fn only_existing(mut self) -> Self {
+        self.only_existing = true;
+        self
+    }
+
     /// The runtime on which actors live; its timer must be enabled. Default: the one that `open` is called on. Where a
     /// service has a runtime per worker, name one that outlives them all.
     pub fn runtime(mut self, runtime: Handle) -> Self {
@@ -224,7 +233,12 @@ impl EngineBuilder {
         let runtime = self.runtime_with_timer()?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let clock = Arc::new(EngineClock::new(clock));
-        let options = OpenOptions { path: self.path, cache_bytes: self.cache_bytes, take_over_zone };
+        let options = OpenOptions {
+            path: self.path,
+            cache_bytes: self.cache_bytes,
+            take_over_zone,
+            only_existing: self.only_existing,
+        };
         let settings = Settings {
             expiry: ExpiryDefaults { idle_timeout: self.idle_timeout.map(micros), lifetime: self.lifetime.map(micros) },
             flush_interval: micros(self.flush_interval),

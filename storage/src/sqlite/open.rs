@@ -45,6 +45,8 @@ pub struct OpenOptions {
     pub cache_bytes: u64,
     /// The zone of times in a database that is taken over.
     pub take_over_zone: TimeZone,
+    /// Whether to refuse a file that is not there, or not a database of ours: none is made or taken over.
+    pub only_existing: bool,
 }
 
 /// A database taken over from another service.
@@ -161,7 +163,7 @@ impl Sqlite {
     }
 
     fn open_file(options: OpenOptions) -> Result<(Self, Option<TakenOver>), OpenError> {
-        let file = options.path.as_deref().map(prepare_file).transpose()?;
+        let file = options.path.as_deref().map(|path| prepare_file(path, options.only_existing)).transpose()?;
         let connection = connect(file.as_ref().map(|file| file.path.as_path()), &options)?;
         let mut this = Self {
             connection,
@@ -186,6 +188,13 @@ impl Sqlite {
         if contents == Contents::Ours(schema::VERSION) {
             return Ok(None);
         }
+        if self.options.only_existing && !matches!(contents, Contents::Ours(_)) {
+            let found = match contents {
+                Contents::Empty => "nothing yet",
+                _ => "the sessions of the source document's service, which are not to be taken over here",
+            };
+            return Err(OpenError::NotOurs { found: found.to_owned() });
+        }
         if contents == Contents::Foreign {
             // This commit drops the only copy, perhaps under a rollback journal, which NORMAL does not sync in full.
             demand(&self.connection, "synchronous", "EXTRA", "3")?;
@@ -209,6 +218,9 @@ impl Sqlite {
 
     /// Sets and verifies what rests on the connection, and leaves a mark that this engine has opened the file.
     fn settle(&mut self) -> Result<(), OpenError> {
+        // Before anything is set that stays in the file.
+        self.serial_next = self.serial_on_record().map_err(storage)?;
+        self.serial_end = self.serial_next;
         let journal = if self.file.is_some() { "wal" } else { "memory" };
         demand(&self.connection, "journal_mode", "wal", journal)?;
         demand(&self.connection, "wal_autocheckpoint", "0", "0")?;
@@ -224,8 +236,6 @@ impl Sqlite {
                 Ok(())
             }))
             .map_err(open_error)?;
-        self.serial_next = self.serial_on_record().map_err(storage)?;
-        self.serial_end = self.serial_next;
         // Buries or confirms frames of a commit that was in doubt before (rule R2).
         self.begin_write(Durability::Synced, BUSY_TIMEOUT).map_err(storage)?;
         let epoch = self.meta(Meta::Epoch).map_err(storage)?;
@@ -239,7 +249,13 @@ impl Sqlite {
         if let Some(file) = &mut self.file {
             file.note_log();
         }
-        Ok(())
+        // The file is accepted: from now on its log is ours to move.
+        self.keep_log_on_close(false)
+    }
+
+    fn keep_log_on_close(&self, keep: bool) -> Result<(), OpenError> {
+        let set = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep);
+        set.map(drop).map_err(open_error)
     }
 
     /// Makes sure that what was committed just now can be found by whoever opens the file next: SQLite goes on with files
@@ -350,9 +366,13 @@ fn storage(cause: Cause) -> OpenError {
 }
 
 /// Locks the file and makes it where it is missing.
-fn prepare_file(path: &Path) -> Result<OpenFile, OpenError> {
+fn prepare_file(path: &Path, only_existing: bool) -> Result<OpenFile, OpenError> {
     let path = canonical(path)?;
-    if let Ok(there) = fs::metadata(&path) {
+    let there = fs::metadata(&path);
+    if only_existing && let Err(error) = &there {
+        return Err(io_error(&path, error));
+    }
+    if let Ok(there) = there {
         if !there.is_file() {
             return Err(OpenError::NotAFile { path });
         }
@@ -379,13 +399,16 @@ fn prepare_file(path: &Path) -> Result<OpenFile, OpenError> {
         Err(error) => return Err(io_error(&path, &error)),
     }
     let there = fs::metadata(&path).map_err(|error| io_error(&path, &error))?;
-    let beside = ["-wal", "-shm"].map(|suffix| {
-        let mut name = path.clone().into_os_string();
-        name.push(suffix);
-        (name.into(), None)
-    });
+    let beside = ["-wal", "-shm"].map(|suffix| (beside(&path, suffix), None));
     let identity = (there.dev(), there.ino());
     Ok(OpenFile { path, identity, beside, log_bytes: 0, is_log_cut: false, lock })
+}
+
+/// Names one of the files that SQLite keeps beside a database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// Resolves links, also where the file itself is still to be made.
@@ -421,6 +444,11 @@ fn connect(path: Option<&Path>, options: &OpenOptions) -> Result<Connection, Ope
         None => Connection::open_in_memory(),
     };
     let connection = connection.map_err(open_error)?;
+    if path.is_some_and(|path| beside(path, "-wal").exists()) {
+        // Until the file is accepted: to look into one and close it again would move its log and delete it. A log that is
+        // not there yet is made by looking, and goes with the connection.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(open_error)?;
+    }
     // The file may come from anywhere: <https://sqlite.org/security.html>.
     for (setting, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
