@@ -38,19 +38,19 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
 fn as_text(record: &Record) -> anyhow::Result<String> {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| writeln!(text, "{name:<12} {value}");
-    line("id", record.id().as_str())?;
+    line("id", &format::text(record.id().as_str()))?;
     line("serial", &record.serial().to_string())?;
-    line("user", record.user().unwrap_or("–"))?;
+    line("user", &record.user().map_or_else(|| "–".to_owned(), format::text))?;
     line("created", &record.created_at().to_string())?;
     line("last active", &record.last_active_at().to_string())?;
     line("touches", &format::count(record.touch_count()))?;
     line("expires", &record.expires_at().map_or_else(|| "never".to_owned(), |at| at.to_string()))?;
     for (key, value) in record.metadata() {
-        line("metadata", &format!("{key} = {value}"))?;
+        line("metadata", &format::text(&format!("{key} = {value}")))?;
     }
     if record.is_json() {
         let data: Value = record.data()?;
-        write!(text, "data\n{data:#}")?;
+        write!(text, "data\n{}", format::json(&data))?;
     } else {
         write!(text, "data         {} that are not JSON", format::bytes(record.bytes().len() as f64))?;
     }
@@ -73,7 +73,7 @@ fn as_json(record: &Record) -> anyhow::Result<String> {
     } else {
         session["data_hex"] = hexadecimal(record.bytes()).into();
     }
-    Ok(format!("{session:#}"))
+    Ok(format::json(&session))
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -82,7 +82,7 @@ fn as_table(page: &Page) -> String {
     for session in &page.items {
         table.add_row([
             name(session),
-            session.user().unwrap_or("–").to_owned(),
+            session.user().map_or_else(|| "–".to_owned(), format::text),
             format::moment(session.created_at()),
             format::moment(session.last_active_at()),
             format::count(session.touch_count()),
@@ -99,7 +99,7 @@ fn as_table(page: &Page) -> String {
 
 /// Names a session by its id, or by its public number where ids are kept hashed.
 fn name(session: &Summary) -> String {
-    session.id().map_or_else(|| format!("#{}", session.serial()), |id| id.as_str().to_owned())
+    session.id().map_or_else(|| format!("#{}", session.serial()), |id| format::text(id.as_str()))
 }
 
 fn as_json(page: &Page) -> String {
@@ -121,5 +121,5 @@ fn as_json(page: &Page) -> String {
         })
         .collect();
     let page = json!({ "sessions": sessions, "next": page.next.map(|cursor| cursor.to_string()) });
-    format!("{page:#}")
+    format::json(&page)
 }

@@ -39,7 +39,8 @@ fn main() -> ExitCode {
         // Whoever reads the output has enough of it: `sessile list | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sessile: {error:#}");
+            // It may quote what is in a file, such as the names of its tables.
+            eprintln!("sessile: {}", format::text(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
