@@ -9,6 +9,7 @@ use crate::{
     clock::{Timestamp, micros},
     error::{Error, Result},
     id::{SessionId, Version},
+    json::Decodes,
     record::{Data, Stored},
 };
 
@@ -103,6 +104,7 @@ impl NewSession {
     }
 
     /// Splits into the id, if one was chosen, and the rest.
+    #[doc(hidden)]
     pub fn into_parts(self) -> (Option<SessionId>, Change) {
         (self.id, self.change)
     }
@@ -145,11 +147,11 @@ impl Change {
         self
     }
 
-    /// Replaces the data with what is encoded already. What claims to be JSON must be.
+    /// Replaces the data with what is encoded already. What claims to be JSON must be JSON that `serde_json` can decode.
     #[must_use]
     pub fn encoded(mut self, data: Data) -> Self {
         if let Data::Json(text) = &data
-            && let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(text)
+            && let Err(error) = serde_json::from_slice::<Decodes>(text)
         {
             self.fail(Error::Encode { reason: error.to_string().into() });
         }
@@ -159,6 +161,7 @@ impl Change {
 
     /// Replaces the data with what [`Data::encode`] has made.
     #[must_use]
+    #[doc(hidden)]
     pub fn encoded_here(mut self, data: Data) -> Self {
         self.data = Some(data);
         self
@@ -242,6 +245,7 @@ impl Change {
     }
 
     /// Checks the arguments, at the time `now` in unix microseconds.
+    #[doc(hidden)]
     pub fn check(&self, now: i64, payload_bytes_max: usize) -> Result<()> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
@@ -259,6 +263,7 @@ impl Change {
     }
 
     /// Returns the bytes that the change carries.
+    #[doc(hidden)]
     pub fn payload_bytes(&self) -> usize {
         let metadata: usize =
             self.metadata.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, String::len)).sum();
@@ -268,6 +273,7 @@ impl Change {
     }
 
     /// Makes the change to a state. The version is the caller's business.
+    #[doc(hidden)]
     pub fn apply_to(&self, stored: &mut Stored) {
         if let Some(data) = &self.data {
             stored.data = data.clone();

@@ -27,6 +27,7 @@ pub mod error;
 pub mod health;
 pub mod held;
 pub mod id;
+mod json;
 pub mod mailbox;
 pub mod panic;
 pub mod query;

@@ -73,6 +73,7 @@ impl Filter {
     }
 
     /// Matches the expired sessions that a sweep is to delete.
+    #[doc(hidden)]
     pub fn over() -> Self {
         Self { liveness: Liveness::Over, ..Self::default() }
     }
@@ -99,6 +100,7 @@ impl Filter {
     }
 
     /// Checks the number of conditions.
+    #[doc(hidden)]
     pub fn check(&self) -> Result<()> {
         if self.except.len() + self.metadata.len() > FILTER_CONDITIONS_MAX {
             return Err(Error::InvalidQuery { reason: "the filter has over 100 conditions" });
@@ -185,6 +187,7 @@ impl Query {
     }
 
     /// Checks the bounds.
+    #[doc(hidden)]
     pub fn check(&self) -> Result<()> {
         self.filter.check()?;
         if self.limit == 0 {

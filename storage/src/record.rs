@@ -149,6 +149,7 @@ pub struct Record {
 
 impl Record {
     /// Puts a record together.
+    #[doc(hidden)]
     pub fn new(stored: Arc<Stored>, activity: Activity, deadlines: Deadlines) -> Self {
         Self { stored, activity, deadlines }
     }
@@ -177,6 +178,7 @@ impl Record {
     }
 
     /// Returns the stored state.
+    #[doc(hidden)]
     pub fn stored(&self) -> &Arc<Stored> {
         &self.stored
     }

@@ -2,8 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use ractor::call;
 use sessile::{
-    Change, Engine, EngineBuilder, Error, Filter, InvalidId, NewSession, OpenError, Outcome, Session, Timestamp,
+    Change, Data, Engine, EngineBuilder, Error, Filter, InvalidId, NewSession, OpenError, Outcome, Session, Timestamp,
+    actor::EngineMessage,
 };
 use sessile_tests::{Rig, START, eventually, poll_once, read};
 
@@ -114,6 +116,40 @@ async fn data_that_is_no_json_value_is_an_encode_error() {
         assert_eq!(error.outcome(), Outcome::DidNotHappen);
     }
     is_as_it_was(&rig, &session).await;
+}
+
+#[tokio::test]
+async fn encoded_data_that_no_reader_could_decode_is_an_encode_error() {
+    let rig = Rig::open().await;
+    let session = rig.create("a").await;
+    rig.advance(SECOND);
+    let too_deep = "[".repeat(200) + &"]".repeat(200);
+    let texts: [&[u8]; 11] = [
+        b"",
+        b"\xff",
+        b"[1",
+        b"1 2",
+        b"\"\xff\"",
+        b"{\"\xff\": 1}",
+        b"[\"\\ud800\"]",
+        b"{\"\\ud800\": 1}",
+        b"\"\\udc00\\ud800\"",
+        b"1e999",
+        too_deep.as_bytes(),
+    ];
+    for text in texts {
+        let data = Data::Json(text.to_vec().into());
+        let message = call!(rig.engine.actor(), EngineMessage::save, session.id().clone(), data.clone());
+        for error in [session.apply(Change::new().encoded(data)).await.unwrap_err(), message.unwrap().unwrap_err()] {
+            assert!(matches!(error, Error::Encode { .. }), "{text:?}: {error:?}");
+            assert_eq!(error.outcome(), Outcome::DidNotHappen);
+        }
+    }
+    is_as_it_was(&rig, &session).await;
+    for text in ["null", " [1, -2.5e3, true, {\"k\": \"\\ud83d\\ude00\"}] ", "18446744073709551615", "\"\""] {
+        session.apply(Change::new().encoded(Data::Json(text.into()))).await.unwrap();
+        assert!(read(&session).await.data::<serde_json::Value>().is_ok(), "{text}");
+    }
 }
 
 #[tokio::test]
