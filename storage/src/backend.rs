@@ -176,9 +176,6 @@ pub trait Backend {
     /// Moves all of the log and empties it, if nobody else uses it. Outside a transaction.
     fn checkpoint_and_truncate(&mut self) -> Result<Checkpoint, Cause>;
 
-    /// Returns how many bytes the database's pages take, without the log.
-    fn size_bytes(&mut self) -> Result<u64, Cause>;
-
     /// Closes the connection and opens another, after a fault of this kind. The file must be the same one.
     fn reopen(&mut self, after: CauseKind) -> Result<(), Cause>;
 

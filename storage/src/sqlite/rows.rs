@@ -85,9 +85,11 @@ impl Sqlite {
             .statement(sql)?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .map_err(|error| cause(&error))?;
-        let pages_left = (in_log - moved).max(0).cast_unsigned();
-        self.log_pages.store(pages_left, Ordering::Relaxed);
-        Ok(Checkpoint { busy, pages_left })
+        // Where somebody else is at it, neither is told, and all that there was is left.
+        if in_log >= 0 {
+            self.log_pages.store((in_log - moved).max(0).cast_unsigned(), Ordering::Relaxed);
+        }
+        Ok(Checkpoint { busy, pages_left: self.log_pages() })
     }
 }
 
@@ -396,11 +398,6 @@ impl Backend for Sqlite {
     fn checkpoint_and_truncate(&mut self) -> Result<Checkpoint, Cause> {
         self.connection.busy_timeout(Duration::ZERO).map_err(|error| cause(&error))?;
         self.run_checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")
-    }
-
-    fn size_bytes(&mut self) -> Result<u64, Cause> {
-        let pages = self.number("PRAGMA page_count", [])?;
-        Ok((pages * self.number("PRAGMA page_size", [])?).cast_unsigned())
     }
 
     fn reopen(&mut self, after: CauseKind) -> Result<(), Cause> {
