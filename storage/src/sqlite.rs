@@ -7,6 +7,7 @@ mod rows;
 mod save_log;
 mod schema;
 mod take_over;
+mod wal;
 
 pub use open::{OpenOptions, Sqlite, TakenOver};
 

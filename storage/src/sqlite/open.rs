@@ -26,6 +26,7 @@ use super::{
     save_log::SaveLog,
     schema::{self, Contents, open_error},
     take_over::take_over,
+    wal,
 };
 
 /// How long SQLite waits for another process's lock, as the source document has it.
@@ -238,6 +239,10 @@ impl Sqlite {
             .map_err(open_error)?;
         // Buries or confirms frames of a commit that was in doubt before (rule R2).
         self.begin_write(Durability::Synced, BUSY_TIMEOUT).map_err(storage)?;
+        if let Some(file) = &self.file {
+            // Under the write lock nobody else writes to it.
+            wal::write_again(&file.path).map_err(|error| storage(Cause::new(CauseKind::Io, error)))?;
+        }
         let epoch = self.meta(Meta::Epoch).map_err(storage)?;
         self.set_meta(Meta::Epoch, epoch.wrapping_add(1)).map_err(storage)?;
         self.epoch = epoch.wrapping_add(1);
