@@ -1,0 +1,48 @@
+//! The process whose disk is cut off: an engine whose operations come one after the other, each with its number, and each
+//! told on the standard output once it was answered: `ready`, then `committed 1`, `synced 2` and so on, for ever.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use serde_json::json;
+use sessile::{Durability, Engine, NewSession};
+use sessile_tests::eventually;
+
+/// Operations between two waits for a checkpoint: the log is moved, and begins anew.
+const BETWEEN_CHECKPOINTS: u64 = 300;
+
+#[derive(Debug, Parser)]
+struct Options {
+    /// The database.
+    path: PathBuf,
+    /// How many sessions there are; operation n writes to session n modulo this.
+    #[arg(long)]
+    sessions: u64,
+    /// Every how many operations one is synced.
+    #[arg(long)]
+    synced_every: u64,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let Options { path, sessions, synced_every } = Options::parse();
+    let engine = Engine::builder(path).open().await.expect("it opens");
+    for session in 0..sessions {
+        let new = NewSession::with_id(session.to_string()).data(&json!({ "operation": 0 }));
+        engine.create(new).await.expect("it is created");
+    }
+    engine.flush().await.expect("it flushes");
+    println!("ready");
+    for operation in 1.. {
+        let synced = operation % synced_every == 0;
+        let durability = if synced { Durability::Synced } else { Durability::Committed };
+        let session = engine.session((operation % sessions).to_string()).expect("an id").with_durability(durability);
+        let padding = "x".repeat((operation * 37 % 1_500) as usize);
+        session.save(&json!({ "operation": operation, "padding": padding })).await.expect("it is saved");
+        println!("{} {operation}", if synced { "synced" } else { "committed" });
+        if operation % BETWEEN_CHECKPOINTS == 0 {
+            let before = engine.stats().checkpoints;
+            eventually("a checkpoint", async || engine.stats().checkpoints > before).await;
+        }
+    }
+}

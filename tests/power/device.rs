@@ -1,0 +1,228 @@
+//! A real disk: ext4 on a loop device. A process writes; it is stopped, and what the device has been given by then is
+//! copied, as if the power had gone: what is in the page cache of the file system above is lost. The copy is mounted, and
+//! ext4 recovers it.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use serde_json::Value;
+use sessile::{Engine, NewSession};
+use sessile_tests::{PATIENCE, Random, effort, read};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::content::{self, NAME};
+
+/// Bytes of the disk: room for ext4's journal, the database and its log.
+const DISK_BYTES: u64 = 64 << 20;
+/// What the child writes to.
+const SESSIONS: u64 = 8;
+const SYNCED_EVERY: u64 = 20;
+/// The most operations before the cut: two checkpoints are among them.
+const OPERATIONS_MAX: u64 = 700;
+
+#[test]
+fn a_real_disk_that_is_cut_off_has_a_prefix_with_every_synced_write() {
+    // On a thread of its own: its mounts are nobody else's, and end with it and its children.
+    let ran = thread::spawn(|| {
+        let scratch = mounts_of_its_own()?;
+        let mut random = Random::seeded();
+        let mut total = Total::default();
+        for _ in 0..effort(3, 40) {
+            cut_off(scratch.path(), &mut random, &mut total)?;
+        }
+        Ok::<Total, String>(total)
+    });
+    match ran.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+        Ok(Total { cuts, synced, committed, lost, lost_max }) => println!(
+            "figure: power_real_disk cuts={cuts} synced_acknowledged={synced} synced_lost=0 \
+             committed_acknowledged={committed} committed_lost={lost} committed_lost_per_cut_max={lost_max}"
+        ),
+        Err(why) => println!("NOT RUN: power cuts of a real disk (ext4 on a loop device): {why}"),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Total {
+    cuts: u64,
+    synced: u64,
+    committed: u64,
+    lost: u64,
+    lost_max: u64,
+}
+
+fn mounts_of_its_own() -> Result<TempDir, String> {
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS)
+        .map_err(|error| format!("no mounts of its own: {error}"))?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .map_err(|error| format!("mounts cannot be made private: {error}"))?;
+    TempDir::new().map_err(|error| error.to_string())
+}
+
+/// Cuts a disk off once. An error says why it cannot be done here.
+fn cut_off(scratch: &Path, random: &mut Random, total: &mut Total) -> Result<(), String> {
+    let (disk, copy) = (scratch.join("disk"), scratch.join("copy"));
+    drop(fs::remove_file(&disk));
+    fs::File::create(&disk).and_then(|file| file.set_len(DISK_BYTES)).map_err(|error| error.to_string())?;
+    run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&disk))?;
+    let mounted = Mounted::new(&disk, scratch.join("mounted"))?;
+    let mut writer = Writer::start(&mounted.directory);
+    writer.read_until(random.below(OPERATIONS_MAX) + 1);
+    writer.stop();
+    copy_at_rest(&disk, &copy);
+    let told = writer.end();
+    drop(mounted);
+
+    let after = Mounted::new(&copy, scratch.join("mounted")).expect("ext4 recovers the copy");
+    let kept = judge(&after.directory, &told);
+    total.cuts += 1;
+    total.synced += told.synced / SYNCED_EVERY;
+    total.committed += told.last - told.synced / SYNCED_EVERY;
+    let lost = told.last.saturating_sub(kept);
+    total.lost += lost;
+    total.lost_max = total.lost_max.max(lost);
+    Ok(())
+}
+
+/// Checks what is left, and returns up to which operation it is all there.
+fn judge(directory: &Path, told: &Told) -> u64 {
+    // With the name alone and no file, or with the tables missing, this fails: the child had said that it is ready.
+    let connection = content::connect(directory).expect("the database is there");
+    content::digest(&connection).expect("the database is whole");
+    let mut statement = connection.prepare_cached("SELECT id, data FROM current_session").unwrap();
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+    let rows: Vec<(String, String)> = statement.query_map([], row).unwrap().collect::<Result<_, _>>().unwrap();
+    drop(statement);
+    drop(connection);
+    let operation = |data: &str| serde_json::from_str::<Value>(data).unwrap()["operation"].as_u64().unwrap();
+    let kept = rows.iter().map(|(_, data)| operation(data)).max().unwrap_or(0);
+    assert_eq!(rows.len() as u64, SESSIONS, "all sessions had been created and flushed");
+    for (id, data) in &rows {
+        let session: u64 = id.parse().unwrap();
+        let expected = (0..=kept).rev().find(|operation| *operation == 0 || operation % SESSIONS == session).unwrap();
+        assert_eq!(operation(data), expected, "session {id} of a prefix of {kept} operations");
+    }
+    assert!(kept >= told.synced, "operation {} was synced, {kept} are there", told.synced);
+    assert!(kept <= told.last + 1, "{kept} are there, {} were answered", told.last);
+    Runtime::new().unwrap().block_on(async {
+        let engine = Engine::builder(directory.join(NAME)).open().await.expect("an engine opens what is left");
+        let record = read(&engine.session((kept % SESSIONS).to_string()).unwrap()).await;
+        assert_eq!(record.data::<Value>().unwrap()["operation"].as_u64(), Some(kept));
+        engine.create(NewSession::new()).await.expect("it goes on");
+        engine.shutdown().await.unwrap();
+    });
+    kept
+}
+
+/// Copies a disk that nobody gives anything any more: the kernel may still be at it, hence twice until both are the same.
+fn copy_at_rest(disk: &Path, copy: &Path) {
+    let mut before = fs::read(disk).unwrap();
+    loop {
+        let now = fs::read(disk).unwrap();
+        if now == before {
+            return fs::write(copy, now).unwrap();
+        }
+        before = now;
+    }
+}
+
+/// A file system in a file, mounted.
+struct Mounted {
+    directory: PathBuf,
+}
+
+impl Mounted {
+    fn new(disk: &Path, directory: PathBuf) -> Result<Self, String> {
+        fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+        run(Command::new("mount").args(["-o", "loop"]).arg(disk).arg(&directory))?;
+        Ok(Self { directory })
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        run(Command::new("umount").arg(&self.directory)).expect("nobody has files open there");
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {}", said.trim())) }
+}
+
+/// What the child said.
+#[derive(Debug, Default)]
+struct Told {
+    /// The last operation that was answered, and the last that was synced.
+    last: u64,
+    synced: u64,
+}
+
+/// The child.
+struct Writer {
+    child: Child,
+    lines: Receiver<String>,
+    told: Told,
+}
+
+impl Writer {
+    fn start(directory: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_power-child"))
+            .arg(directory.join(NAME))
+            .args(["--sessions", &SESSIONS.to_string(), "--synced-every", &SYNCED_EVERY.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the child starts");
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = channel();
+        thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let writer = Self { child, lines, told: Told::default() };
+        assert_eq!(writer.lines.recv_timeout(PATIENCE).expect("the child opens its engine"), "ready");
+        writer
+    }
+
+    fn read_until(&mut self, operation: u64) {
+        while self.told.last < operation {
+            let line = self.lines.recv_timeout(PATIENCE).expect("the child goes on");
+            self.take_down(&line);
+        }
+    }
+
+    fn take_down(&mut self, line: &str) {
+        let (kind, operation) = line.split_once(' ').expect("two words");
+        self.told.last = operation.parse().expect("a number");
+        if kind == "synced" {
+            self.told.synced = self.told.last;
+        }
+    }
+
+    /// Stops it, all its threads.
+    fn stop(&self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::STOP).expect("the child is there");
+        let status = waitpid(Some(pid), WaitOptions::UNTRACED).expect("it stops").expect("its status");
+        assert!(status.1.stopped(), "{status:?}");
+    }
+
+    /// Ends it, and returns all that it had said.
+    fn end(mut self) -> Told {
+        self.child.kill().expect("it is there still");
+        self.child.wait().expect("it ends");
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            self.take_down(&line);
+        }
+        self.told
+    }
+}

@@ -1,0 +1,69 @@
+//! The engine under power cuts (rule R1, invariant I3).
+
+use sessile::NewSession;
+use sessile_tests::{Random, effort, read};
+use tokio::runtime::Runtime;
+
+use crate::{
+    clients::Habits,
+    content::{Content, Datum, NAME},
+    cuts::{Findings, Plan, cut},
+    script::{life, life_with_failing_syncs},
+};
+
+/// Most writes of an application are committed, some synced.
+const HABITS: Habits = Habits { synced: 20, padding: 1_500, flushes: true };
+
+/// An engine opens what a power cut left, serves all of it, and goes on.
+pub fn engine_goes_on(runtime: &Runtime, directory: &std::path::Path, content: &Content) {
+    runtime.block_on(async {
+        let engine = sessile::Engine::builder(directory.join(NAME)).open().await.expect("what is left opens");
+        for ((client, slot, operation), id) in &content.ids {
+            let record = read(&engine.session(id.as_str()).unwrap()).await;
+            let datum: Datum = record.data().unwrap();
+            assert_eq!((datum.client, datum.slot, datum.operation), (*client, *slot, *operation));
+        }
+        let created = engine.create(NewSession::new().data("after the cut")).await.expect("it goes on");
+        let serial = read(&created).await.serial().get();
+        assert!(serial > content.serial_last && serial >= content.serial_next, "{serial} was used: {content:?}");
+        created.touch().await.unwrap();
+        engine.shutdown().await.expect("it shuts down");
+        let engine = sessile::Engine::builder(directory.join(NAME)).open().await.expect("it opens again");
+        assert_eq!(read(&engine.session(created.id().as_str()).unwrap()).await.touch_count(), 1);
+        engine.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn after_a_power_cut_at_any_step_the_file_is_a_prefix_with_every_synced_write() {
+    let runtime = Runtime::new().unwrap();
+    let mut random = Random::seeded();
+    let mut findings = Findings::default();
+    let (mut synced, mut committed) = (0, 0);
+    for _ in 0..effort(1, 8) {
+        let life = runtime.block_on(life(&mut random, HABITS, 16));
+        let plan = Plan { writes: effort(1, 3), sectors: effort(2, 5), sample_every: effort(100, 50) };
+        let mut sample = |directory: &std::path::Path, content: &Content| engine_goes_on(&runtime, directory, content);
+        findings.add(cut(&life.recording(), plan, &mut random, &mut sample));
+        synced += life.synced;
+        committed += life.committed;
+    }
+    println!("figure: power synced_acknowledged={synced} committed_acknowledged={committed} {findings}");
+    findings.demand_none();
+    assert!(findings.images_behind > 0, "a power cut that NORMAL cannot lose anything by is none");
+}
+
+#[test]
+fn a_sync_that_failed_costs_nothing_that_is_synced_afterwards() {
+    let runtime = Runtime::new().unwrap();
+    let mut random = Random::seeded();
+    let mut findings = Findings::default();
+    for _ in 0..effort(1, 8) {
+        let life = runtime.block_on(life_with_failing_syncs(&mut random, HABITS, 6));
+        let plan = Plan { writes: 1, sectors: 1, sample_every: 100 };
+        let mut sample = |directory: &std::path::Path, content: &Content| engine_goes_on(&runtime, directory, content);
+        findings.add(cut(&life.recording(), plan, &mut random, &mut sample));
+    }
+    println!("figure: power_failed_sync {findings}");
+    findings.demand_none();
+}

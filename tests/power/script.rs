@@ -1,0 +1,176 @@
+//! What is recorded: an engine's life from its first opening on, with everything that moves bytes in it.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use sessile::{Engine, Health, testing::Faults};
+use sessile_tests::{
+    Place, Random, eventually,
+    vfs::{CallKind, FileKind, Times, Verdict, codes, watch},
+};
+
+use crate::{
+    clients::{Client, Habits, Histories, Ledger, Mark},
+    cuts::Recording,
+    disk::{Entry, Files, Recorder, files_in},
+};
+
+/// Clients at the same time: their operations meet in batches.
+const CLIENTS: usize = 3;
+
+/// A recorded life.
+pub struct Life {
+    pub start: Files,
+    pub log: Vec<Entry<Mark>>,
+    pub histories: Histories,
+    /// Operations answered `Synced` and `Committed`.
+    pub synced: u64,
+    pub committed: u64,
+}
+
+impl Life {
+    pub fn recording(&self) -> Recording<'_> {
+        Recording { start: self.start.clone(), log: &self.log, histories: &self.histories }
+    }
+}
+
+/// An engine whose files are recorded.
+pub struct Stage {
+    pub place: Place,
+    pub engine: Engine,
+    pub ledger: Arc<Ledger>,
+    clients: Vec<Client>,
+    start: Files,
+    _watch: sessile_tests::vfs::Watch,
+}
+
+impl Stage {
+    /// Opens an engine on what is in a place.
+    pub async fn open(place: Place, random: &mut Random, habits: Habits) -> Self {
+        let start = files_in(&place.directory());
+        let ledger = Ledger::new(Recorder::new());
+        let watch = watch(&place.directory(), ledger.recorder.clone());
+        let engine = open(&place, &ledger).await;
+        let client = |number| Client::new(number, &engine, &ledger, random.split(), habits);
+        let clients = (0..CLIENTS).map(client).collect();
+        Self { place, engine, ledger, clients, start, _watch: watch }
+    }
+
+    /// Lets all clients work at the same time.
+    pub async fn work(&mut self, operations: usize) {
+        let working = self.clients.drain(..).map(|mut client| {
+            tokio::spawn(async move {
+                client.work(operations).await;
+                client
+            })
+        });
+        let working: Vec<_> = working.collect();
+        for client in working {
+            self.clients.push(client.await.expect("a client ends well"));
+        }
+    }
+
+    /// Waits until the engine has moved the log into the database.
+    pub async fn quiet(&self) {
+        let before = self.engine.stats().checkpoints;
+        eventually("a checkpoint", async || self.engine.stats().checkpoints > before).await;
+    }
+
+    /// Shuts the engine down and opens it again.
+    pub async fn restart(&mut self) {
+        self.ledger.shutdown(&self.engine).await;
+        self.open_anew().await;
+    }
+
+    async fn open_anew(&mut self) {
+        self.engine = open(&self.place, &self.ledger).await;
+        self.clients.iter_mut().for_each(|client| client.moves_to(&self.engine));
+    }
+
+    /// Shuts the engine down and returns what was recorded.
+    pub async fn end(self) -> Life {
+        self.ledger.shutdown(&self.engine).await;
+        let (synced, committed) = self.ledger.acknowledged();
+        let (log, histories) = (self.ledger.recorder.take(), self.ledger.histories());
+        Life { start: self.start, log, histories, synced, committed }
+    }
+}
+
+async fn open(place: &Place, ledger: &Ledger) -> Engine {
+    let engine = place.builder().take_over_time_zone("UTC").open().await.expect("it opens");
+    ledger.recorder.mark(Mark::Opened);
+    engine
+}
+
+/// The whole of it, `operations` of each client in each part.
+pub async fn life(random: &mut Random, habits: Habits, operations: usize) -> Life {
+    let mut stage = Stage::open(Place::new(), random, habits).await;
+    stage.work(operations).await;
+    stage.quiet().await;
+    // The log begins anew, over the old one.
+    stage.work(operations).await;
+    read_while(&mut stage, operations).await;
+    // A COMMIT in doubt, a panic, a sync that fails: each is followed by another connection and its epoch.
+    for happened in [false, true] {
+        Faults::of(&stage.engine).fail_commit(happened);
+        stage.work(operations / 4).await;
+        Faults::of(&stage.engine).interrupt(happened);
+        stage.work(operations / 4).await;
+    }
+    stage.restart().await;
+    stage.work(operations).await;
+    stage.quiet().await;
+    stage.restart().await;
+    stage.work(operations / 2).await;
+    stage.end().await
+}
+
+/// Another process reads while the engine writes and checkpoints: the log can only be moved in part.
+async fn read_while(stage: &mut Stage, operations: usize) {
+    let reader = Connection::open(stage.place.path()).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM session").unwrap();
+    stage.work(operations).await;
+    stage.quiet().await;
+    stage.work(operations / 2).await;
+    reader.execute_batch("COMMIT").unwrap();
+    drop(reader);
+    stage.quiet().await;
+}
+
+/// A life without anything but work and checkpoints. The disk lies about syncs from its second part on, if it `lies`.
+pub async fn plain_life(random: &mut Random, habits: Habits, operations: usize, lies: bool) -> Life {
+    let mut stage = Stage::open(Place::new(), random, habits).await;
+    stage.work(operations).await;
+    if lies {
+        stage.ledger.recorder.lie();
+    }
+    stage.work(operations).await;
+    stage.quiet().await;
+    stage.work(operations).await;
+    stage.end().await
+}
+
+/// A life in which syncs fail: of the log at a commit, of the database at a checkpoint, and all of them at the end.
+pub async fn life_with_failing_syncs(random: &mut Random, habits: Habits, operations: usize) -> Life {
+    let mut stage = Stage::open(Place::new(), random, habits).await;
+    let breaker = Arc::clone(&stage.ledger.recorder.breaker);
+    let fails = Verdict::Fail(codes::SQLITE_IOERR_FSYNC);
+    for nth in 0..4 {
+        stage.work(operations).await;
+        breaker.order(CallKind::Sync, FileKind::Log, nth, Times::Once, fails);
+        stage.work(operations).await;
+    }
+    let restarts = stage.engine.stats().restarts;
+    breaker.order(CallKind::Sync, FileKind::Database, 0, Times::Once, fails);
+    stage.work(operations).await;
+    let recovered = async || stage.engine.stats().restarts > restarts && matches!(stage.engine.health(), Health::Ready);
+    eventually("the recovery from a checkpoint that failed", recovered).await;
+    stage.work(operations).await;
+    // The next engine knows nothing of it.
+    breaker.order(CallKind::Sync, FileKind::Log, 0, Times::ForEver, fails);
+    stage.engine.shutdown().await.expect_err("the last commit cannot be synced");
+    breaker.lift();
+    stage.open_anew().await;
+    stage.work(operations).await;
+    stage.end().await
+}
