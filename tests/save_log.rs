@@ -9,7 +9,6 @@ use sessile::{Change, Error, NewSession, Record};
 use sessile_storage::{
     backend::{Backend, Read, Row},
     cell::Activity,
-    error::CauseKind,
     id::SessionId,
     record::{Data, Durability, Metadata, Stored},
     sqlite::{OpenOptions, Sqlite},
@@ -169,7 +168,7 @@ fn any_order_of_saves_folds_and_faults_reads_as_if_there_were_no_log() {
             }
             37 => {
                 // The connection is given up with a transaction open.
-                backend.reopen(CauseKind::Other).unwrap();
+                backend.reopen().unwrap();
                 model.now.clone_from(&model.committed);
                 write(&mut backend);
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     cell::Activity,
-    error::{Cause, CauseKind},
+    error::Cause,
     id::SessionId,
     query::{Filter, Query},
     record::{Durability, ExpiryDefaults, Stored, Summary},
@@ -176,8 +176,8 @@ pub trait Backend {
     /// Moves all of the log and empties it, if nobody else uses it. Outside a transaction.
     fn checkpoint_and_truncate(&mut self) -> Result<Checkpoint, Cause>;
 
-    /// Closes the connection and opens another, after a fault of this kind. The file must be the same one.
-    fn reopen(&mut self, after: CauseKind) -> Result<(), Cause>;
+    /// Closes the connection and opens another. The file must be the same one.
+    fn reopen(&mut self) -> Result<(), Cause>;
 
     /// Returns whether what was committed is on a file: a connection to memory cannot be reopened.
     fn is_durable(&self) -> bool;

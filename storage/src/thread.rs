@@ -256,11 +256,10 @@ impl<B: Backend> Thread<B> {
             return Err(cause);
         }
         let mut pause = BACKOFF_FIRST;
-        let after = cause.kind;
         let mut last = cause;
         let mut attempts = 0;
         while attempts < REOPEN_ATTEMPTS_MAX {
-            match contain(|| self.worker.reopen(after)) {
+            match contain(|| self.worker.reopen()) {
                 Ok(Ok(())) => {
                     self.shared.vitals.next_generation();
                     self.shared.vitals.enter(Phase::Running);

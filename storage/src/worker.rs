@@ -443,14 +443,14 @@ impl<B: Backend> Worker<B> {
         self.roll_back(cause)
     }
 
-    /// Opens the connection anew, after a fault of this kind, and decides over what was in doubt.
-    pub(crate) fn reopen(&mut self, after: CauseKind) -> Result<(), Cause> {
+    /// Opens the connection anew, and decides over what was in doubt.
+    pub(crate) fn reopen(&mut self) -> Result<(), Cause> {
         self.table.doubt();
         self.timers.clock_mark_staged = None;
         self.rows_staged = 0;
         self.none_over_before = i64::MIN;
         if self.backend.is_durable() {
-            self.backend.reopen(after)?;
+            self.backend.reopen()?;
         } else {
             self.backend.rollback()?;
         }

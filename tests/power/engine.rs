@@ -1,7 +1,10 @@
 //! The engine under power cuts (rule R1, invariant I3).
 
-use sessile::NewSession;
-use sessile_tests::{Random, effort, read};
+use sessile::{Durability, Health, NewSession, Outcome};
+use sessile_tests::{
+    Place, Random, effort, read, soon,
+    vfs::{Breaker, CallKind, FileKind, Times, Verdict, codes, watch},
+};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -66,4 +69,23 @@ fn a_sync_that_failed_costs_nothing_that_is_synced_afterwards() {
     }
     println!("figure: power_failed_sync {findings}");
     findings.demand_none();
+}
+
+#[tokio::test]
+async fn a_foreign_reader_does_not_keep_the_engine_from_recovering_from_a_failed_sync() {
+    let (place, breaker) = (Place::new(), Breaker::new());
+    let _watch = watch(&place.directory(), breaker.clone());
+    let engine = place.builder().open().await.unwrap();
+    let session = engine.create(NewSession::with_id("a").data("acknowledged")).await.unwrap();
+    let reader = place.connect();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM session").unwrap();
+    breaker.order(CallKind::Sync, FileKind::Log, 0, Times::Once, Verdict::Fail(codes::SQLITE_IOERR_FSYNC));
+    let synced = session.clone().with_durability(Durability::Synced);
+    let doubtful = synced.save("in doubt").await.unwrap_err();
+    assert_eq!(doubtful.outcome(), Outcome::MayHaveHappened);
+    soon("a save after the recovery", synced.save("acknowledged again")).await.unwrap();
+    assert_eq!((engine.stats().restarts, breaker.hits()), (1, 1));
+    assert!(matches!(engine.health(), Health::Ready));
+    drop(reader);
+    engine.shutdown().await.unwrap();
 }

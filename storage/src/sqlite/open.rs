@@ -239,10 +239,7 @@ impl Sqlite {
             .map_err(open_error)?;
         // Buries or confirms frames of a commit that was in doubt before (rule R2).
         self.begin_write(Durability::Synced, BUSY_TIMEOUT).map_err(storage)?;
-        if let Some(file) = &self.file {
-            // Under the write lock nobody else writes to it.
-            wal::write_again(&file.path).map_err(|error| storage(Cause::new(CauseKind::Io, error)))?;
-        }
+        self.write_log_again().map_err(storage)?;
         let epoch = self.meta(Meta::Epoch).map_err(storage)?;
         self.set_meta(Meta::Epoch, epoch.wrapping_add(1)).map_err(storage)?;
         self.epoch = epoch.wrapping_add(1);
@@ -302,7 +299,7 @@ impl Sqlite {
     }
 
     /// Opens the same file anew after a fault.
-    pub(super) fn open_again(&mut self, after: CauseKind) -> Result<(), Cause> {
+    pub(super) fn open_again(&mut self) -> Result<(), Cause> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let as_cause = |error: OpenError| match error {
             OpenError::Storage { cause } => cause,
@@ -341,24 +338,29 @@ impl Sqlite {
         if let Some(file) = &mut self.file {
             file.log_bytes = 0;
         }
-        self.begin_log_anew(after)?;
+        self.begin_log_anew()?;
         self.settle().map_err(as_cause)
     }
 
-    /// Moves what the log holds into the database, and empties it.
+    /// Moves what the log holds into the database, and empties it, if nobody reads it.
     ///
     /// What a failed sync was to write is in the kernel's memory only, and counts there as written: no later sync writes
-    /// it (<https://wiki.postgresql.org/wiki/Fsync_Errors>). So nothing that is synced from now on may rest on it, as the
-    /// later frames of a log do on the earlier.
-    fn begin_log_anew(&mut self, after: CauseKind) -> Result<(), Cause> {
-        let must = after == CauseKind::Io;
+    /// it (<https://wiki.postgresql.org/wiki/Fsync_Errors>). So the log is written once more first: else a power cut in
+    /// the move would leave a database half overwritten, and a log that cannot mend it.
+    fn begin_log_anew(&mut self) -> Result<(), Cause> {
+        self.begin_write(Durability::Synced, BUSY_TIMEOUT)?;
+        self.write_log_again()?;
+        self.rollback()?;
         match self.checkpoint_and_truncate() {
-            Ok(moved) if must && (moved.busy || moved.pages_left > 0) => {
-                Err(Cause::new(CauseKind::Busy, "after a failed sync, a reader keeps the log from being begun anew"))
-            }
-            Err(cause) if must || matches!(cause.kind, CauseKind::Io | CauseKind::Corrupt) => Err(cause),
+            Err(cause) if matches!(cause.kind, CauseKind::Io | CauseKind::Corrupt) => Err(cause),
             _ => Ok(()),
         }
+    }
+
+    /// Writes the log once more. Under the write lock, so that nobody else writes to it.
+    fn write_log_again(&self) -> Result<(), Cause> {
+        let Some(file) = &self.file else { return Ok(()) };
+        wal::write_again(&file.path).map_err(|error| Cause::new(CauseKind::Io, error))
     }
 
     pub(super) fn has_file(&self) -> bool {

@@ -400,8 +400,8 @@ impl Backend for Sqlite {
         self.run_checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")
     }
 
-    fn reopen(&mut self, after: CauseKind) -> Result<(), Cause> {
-        self.open_again(after)
+    fn reopen(&mut self) -> Result<(), Cause> {
+        self.open_again()
     }
 
     fn is_durable(&self) -> bool {
