@@ -9,12 +9,13 @@ use sessile_harness::format;
 const SIZE: (u32, u32) = (1_000, 460);
 /// Of the width of a group, what its bars take.
 const BARS_WIDTH: f64 = 0.86;
-/// As many as there are stores, told apart by most eyes (after Paul Tol's and Okabe and Ito's palettes).
-const COLOURS: [RGBColor; 11] = [
+/// As many as there are stores, told apart by most eyes (mostly of Paul Tol's and Okabe and Ito's palettes).
+const COLOURS: [RGBColor; 12] = [
     RGBColor(0xd5, 0x5e, 0x00),
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0x56, 0xb4, 0xe9),
-    RGBColor(0x00, 0x9e, 0x73),
+    RGBColor(0x11, 0x77, 0x73),
+    RGBColor(0x66, 0xc2, 0x7a),
     RGBColor(0x33, 0x22, 0x88),
     RGBColor(0x88, 0xcc, 0xee),
     RGBColor(0xcc, 0x79, 0xa7),

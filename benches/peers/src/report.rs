@@ -64,7 +64,7 @@ fn setting_part(setting: &Setting, figures: &Figures, databases: &Path) -> Strin
             setting.payload_bytes
         ),
         format!(
-            "- as fast as they go: {} rounds, {} s for each figure; at a steady rate: {} rounds, {} s for each figure",
+            "- rounds as fast as they go: {}, {} s for each figure; rounds at a steady rate: {}, {} s for each figure",
             setting.rounds, setting.seconds, setting.load_rounds, setting.load_seconds
         ),
     ];
@@ -211,7 +211,7 @@ pub(crate) fn loads() -> String {
     loads.collect::<Vec<_>>().join(",")
 }
 
-/// Returns whether every store has a row for each operation: what a run without a store's failure comes to.
+/// Returns whether the rows of a store tell of each operation with so many clients.
 pub(crate) fn is_complete(rows: &[Row], clients: &[usize]) -> bool {
     let has = |op: Op, clients: usize| rows.iter().any(|row| row.op == op && row.clients == clients && row.ops > 0);
     clients.iter().all(|&clients| Op::ALL.iter().all(|&op| has(op, clients)))

@@ -85,10 +85,11 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self { name: "sessile", program: Program::Sessile, role: Role::Sessile },
         Self { name: "rusqlite-store/tuned", program: Program::Rusqlite, role: Role::TunedEmbedded },
         Self { name: "sqlx-store/tuned", program: Program::Sqlx, role: Role::TunedEmbedded },
+        Self { name: "sqlx-store/tuned-pool", program: Program::Sqlx, role: Role::TunedEmbedded },
         Self { name: "seed", program: Program::Sessile, role: Role::TunedEmbedded },
         Self { name: "rusqlite-store/defaults", program: Program::Rusqlite, role: Role::Defaults },
         Self { name: "sqlx-store/defaults", program: Program::Sqlx, role: Role::Defaults },

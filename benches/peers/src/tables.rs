@@ -31,7 +31,8 @@ pub(crate) fn ahead(figures: &Figures, clients: usize) -> String {
     let mut text = header(&format!("sessile, {}", self::clients(clients)), Op::ALL.map(|op| format!("`{op}`")));
     let against = |role: Role, op: Op| {
         let best = figures.best(role, op, clients)?;
-        Some(format!("{} ({best})", ratio(figures.ahead_of(best, op, clients)?)))
+        let ratio = ratio(figures.ahead_of(best, op, clients)?);
+        Some(if role == Role::Limit { ratio } else { format!("{ratio} ({best})") })
     };
     for (name, role) in [
         ("× the best tuned embedded store", Role::TunedEmbedded),

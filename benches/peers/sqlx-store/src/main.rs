@@ -1,5 +1,5 @@
 //! tower-sessions-sqlx-store on SQLite, to be measured beside Sessile: with the pool and the settings that its
-//! documentation has, and with the settings that the engine's own connection has and the pool that suits it best.
+//! documentation has, and with the settings that the engine's own connection has and one connection or a pool of several.
 
 #[path = "../../tower/tower.rs"]
 mod tower;
@@ -16,17 +16,21 @@ use tower_sessions_sqlx_store::SqliteStore;
 use self::tower::{Setup, Tower};
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections in the tuned pool. More of them stand in one another's way.
-const CONNECTIONS_TUNED: u32 = 2;
-const DEFAULTS: &str = "sqlx-store/defaults";
-const TUNED: &str = "sqlx-store/tuned";
+/// Connections of the tuned stores. One never waits for another's lock, several read at the same time: which suits the store
+/// better depends on the operation, so that both are measured.
+const ONE: u32 = 1;
+const SEVERAL: u32 = 4;
+/// In place of a number of connections: everything as it comes.
+const DEFAULTS: u32 = 0;
 
-struct Sqlx<const IS_TUNED: bool>;
+struct Sqlx<const CONNECTIONS: u32>;
 
-impl<const IS_TUNED: bool> Sqlx<IS_TUNED> {
+impl<const CONNECTIONS: u32> Sqlx<CONNECTIONS> {
+    const IS_TUNED: bool = CONNECTIONS != DEFAULTS;
+
     fn options(path: &Path) -> SqliteConnectOptions {
         let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
-        if !IS_TUNED {
+        if !Self::IS_TUNED {
             return options;
         }
         // The source document's settings.
@@ -39,23 +43,27 @@ impl<const IS_TUNED: bool> Sqlx<IS_TUNED> {
     }
 }
 
-impl<const IS_TUNED: bool> Setup for Sqlx<IS_TUNED> {
+impl<const CONNECTIONS: u32> Setup for Sqlx<CONNECTIONS> {
     type Connection = SqlitePool;
     type Store = SqliteStore;
 
-    const NAME: &'static str = if IS_TUNED { TUNED } else { DEFAULTS };
+    const NAME: &'static str = match CONNECTIONS {
+        DEFAULTS => "sqlx-store/defaults",
+        ONE => "sqlx-store/tuned",
+        _ => "sqlx-store/tuned-pool",
+    };
 
     async fn connect(path: &Path) -> anyhow::Result<SqlitePool> {
         let mut pool = SqlitePoolOptions::new();
-        if IS_TUNED {
-            pool = pool.max_connections(CONNECTIONS_TUNED);
+        if Self::IS_TUNED {
+            pool = pool.max_connections(CONNECTIONS);
         }
         Ok(pool.connect_with(Self::options(path)).await?)
     }
 
     async fn connect_to_fill(path: &Path) -> anyhow::Result<SqlitePool> {
         let mut options = Self::options(path).synchronous(SqliteSynchronous::Off);
-        if !IS_TUNED {
+        if !Self::IS_TUNED {
             options = options.journal_mode(SqliteJournalMode::Memory);
         }
         // One connection: what is set on it holds for all that follows.
@@ -90,13 +98,14 @@ impl Peer for Program {
     async fn about() -> anyhow::Result<String> {
         let pool = SqlitePool::connect("sqlite::memory:").await?;
         let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&pool).await?;
-        Ok(format!("SQLite {version}, {CONNECTIONS_TUNED} connections where tuned"))
+        Ok(format!("SQLite {version}, tuned pool of {SEVERAL}"))
     }
 
     async fn run(task: Task) -> anyhow::Result<()> {
         match task.store() {
-            DEFAULTS => task.run::<Tower<Sqlx<false>>>().await,
-            TUNED => task.run::<Tower<Sqlx<true>>>().await,
+            <Sqlx<DEFAULTS>>::NAME => task.run::<Tower<Sqlx<DEFAULTS>>>().await,
+            <Sqlx<ONE>>::NAME => task.run::<Tower<Sqlx<ONE>>>().await,
+            <Sqlx<SEVERAL>>::NAME => task.run::<Tower<Sqlx<SEVERAL>>>().await,
             _ => Err(task.unknown()),
         }
     }
