@@ -196,10 +196,7 @@ impl Sqlite {
             };
             return Err(OpenError::NotOurs { found: found.to_owned() });
         }
-        if contents == Contents::Foreign {
-            // This commit drops the only copy, perhaps under a rollback journal, which NORMAL does not sync in full.
-            demand(&self.connection, "synchronous", "EXTRA", "3")?;
-        }
+        demand_full_syncs(&self.connection)?;
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(open_error)?;
         // Another process may have written between the look and the lock.
@@ -213,7 +210,6 @@ impl Sqlite {
             _ => None,
         };
         transaction.commit().map_err(open_error)?;
-        demand(&self.connection, "synchronous", "NORMAL", "1")?;
         Ok(taken_over)
     }
 
@@ -223,7 +219,10 @@ impl Sqlite {
         self.serial_next = self.serial_on_record().map_err(storage)?;
         self.serial_end = self.serial_next;
         let journal = if self.file.is_some() { "wal" } else { "memory" };
+        demand_full_syncs(&self.connection)?;
         demand(&self.connection, "journal_mode", "wal", journal)?;
+        demand(&self.connection, "synchronous", "NORMAL", "1")?;
+        self.synced = false;
         demand(&self.connection, "wal_autocheckpoint", "0", "0")?;
         let limit = LOG_SIZE_LIMIT.to_string();
         if self.file.is_some() {
@@ -479,6 +478,12 @@ fn connect(path: Option<&Path>, options: &OpenOptions) -> Result<Connection, Ope
         demand(&connection, "mmap_size", "0", "0")?;
     }
     Ok(connection)
+}
+
+/// For what may be written under a rollback journal: making the tables, a take-over, the switch to WAL. A power cut under
+/// NORMAL can leave a journal that is taken for whole and is not (<https://sqlite.org/pragma.html#pragma_synchronous>).
+fn demand_full_syncs(connection: &Connection) -> Result<(), OpenError> {
+    demand(connection, "synchronous", "EXTRA", "3")
 }
 
 /// Sets a pragma and verifies that it took.
