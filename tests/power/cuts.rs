@@ -5,8 +5,9 @@
 //! power cut must be one of them, up to the last and from the first on that keeps every promise made until the cut.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
+    ops::RangeInclusive,
     path::Path,
     time::{Duration, Instant},
 };
@@ -174,10 +175,16 @@ struct State {
     content: Content,
     /// When it was committed.
     at: Instant,
-    /// How far each client's operations are in it.
-    progress: BTreeMap<usize, usize>,
-    /// It shows something that was in doubt and then had not happened: it keeps no promise.
-    is_doubtful: bool,
+    /// How far each client's operations are in it. Several are alike where some had not happened.
+    progress: BTreeMap<usize, RangeInclusive<usize>>,
+    /// The clients of whom it shows something that was in doubt and then had not happened: it keeps no promise.
+    doubtful: BTreeSet<usize>,
+}
+
+impl State {
+    fn reached(&self, client: usize) -> usize {
+        self.progress.get(&client).map_or(0, |reached| *reached.end())
+    }
 }
 
 struct Cutter<'a> {
@@ -225,25 +232,36 @@ impl Cutter<'_> {
             Err(why) => self.complain(Violation::Corrupt, format!("after a kill: {why}")),
             Ok(content) if self.states.last().is_some_and(|last| last.content.digest == content.digest) => {}
             Ok(content) => {
-                let before = self.states.last().map(|state| state.progress.clone()).unwrap_or_default();
-                let (mut progress, mut is_doubtful) = (BTreeMap::new(), false);
+                let (mut progress, mut doubtful, mut wrong) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
                 for (client, history) in &self.histories.kept {
                     let none = BTreeMap::new();
                     let kept = content.kept.get(client).unwrap_or(&none);
-                    let from = before.get(client).copied().unwrap_or(0);
-                    let doubt = |operation: &usize| self.histories.doubts.get(&(*client, *operation)) == Some(kept);
-                    let operations = || (from..history.len()).rev();
-                    let settled = operations().find(|operation| history[*operation] == *kept);
-                    let reached = settled.or_else(|| operations().find(doubt));
-                    is_doubtful |= settled.is_none();
-                    if reached.is_none() {
+                    let last = self.states.last();
+                    let from = last.and_then(|last| last.progress.get(client)).map_or(0, |reached| *reached.start());
+                    let was_doubtful = last.is_some_and(|last| last.doubtful.contains(client));
+                    let matches: Vec<_> = (from..history.len()).filter(|at| history[*at] == *kept).collect();
+                    // What was in doubt and had not happened may be asked for again later, so the earlier of both it is.
+                    let doubt = (from + usize::from(!was_doubtful)..matches.first().copied().unwrap_or(history.len()))
+                        .find(|at| self.histories.doubts.get(&(*client, *at)) == Some(kept));
+                    if doubt.is_some() {
+                        doubtful.insert(*client);
+                    } else if matches.is_empty() {
                         let what = format!("client {client} was at {from} ({:?}), now {kept:?}", history[from]);
-                        self.findings.violations.push((Violation::Wrong, what));
+                        wrong.push(what);
                     }
-                    progress.insert(*client, reached.unwrap_or(from));
+                    let reached = match (doubt, &matches[..]) {
+                        (Some(doubt), _) => doubt..=doubt,
+                        (None, []) => from..=from,
+                        (None, [first, .., last]) => *first..=*last,
+                        (None, [only]) => *only..=*only,
+                    };
+                    progress.insert(*client, reached);
+                }
+                for what in wrong {
+                    self.complain(Violation::Wrong, what);
                 }
                 self.by_digest.entry(content.digest).or_default().push(self.states.len());
-                self.states.push(State { content, at, progress, is_doubtful });
+                self.states.push(State { content, at, progress, doubtful });
             }
         }
     }
@@ -296,9 +314,7 @@ impl Cutter<'_> {
             return self.complain(Violation::SyncedLost, what);
         }
         let Some(next) = self.states.get(found + 1) else { return };
-        let lost = |(client, answered): (&usize, &usize)| {
-            answered.saturating_sub(self.states[found].progress.get(client).copied().unwrap_or(0))
-        };
+        let lost = |(client, answered): (&usize, &usize)| answered.saturating_sub(self.states[found].reached(*client));
         let answers = self.answered.iter().map(lost).sum();
         let commits = self.states.len() - 1 - found;
         let findings = &mut self.findings;
@@ -314,7 +330,7 @@ impl Cutter<'_> {
             Mark::Opened => Box::new(|state| state.content.is_ours),
             Mark::Acknowledged { client, operation, synced: _ } => {
                 self.answered.insert(*client, *operation);
-                Box::new(|state| state.progress.get(client) >= Some(operation))
+                Box::new(|state| state.reached(*client) >= *operation)
             }
             Mark::Touched { client, count } => {
                 self.touched.insert(*client, *count);
@@ -322,8 +338,7 @@ impl Cutter<'_> {
             }
             Mark::Flushed(before) => Box::new(|state| {
                 before.iter().all(|(client, (operation, touches))| {
-                    state.progress.get(client).unwrap_or(&0) >= operation
-                        && state.content.lazy.get(client).unwrap_or(&0) >= touches
+                    state.reached(*client) >= *operation && state.content.lazy.get(client).unwrap_or(&0) >= touches
                 })
             }),
         };
@@ -339,7 +354,7 @@ impl Cutter<'_> {
         }
         if !matches!(mark, Mark::Acknowledged { synced: false, .. }) {
             let mut states = (self.floor..self.states.len()).filter(|state| kept(&self.states[*state]));
-            let first = states.clone().find(|state| !self.states[*state].is_doubtful).or_else(|| states.next());
+            let first = states.clone().find(|state| self.states[*state].doubtful.is_empty()).or_else(|| states.next());
             self.floor = first.expect("the last does").max(self.floor);
         }
     }
