@@ -236,24 +236,21 @@ impl Cutter<'_> {
                 for (client, history) in &self.histories.kept {
                     let none = BTreeMap::new();
                     let kept = content.kept.get(client).unwrap_or(&none);
-                    let last = self.states.last();
-                    let from = last.and_then(|last| last.progress.get(client)).map_or(0, |reached| *reached.start());
-                    let was_doubtful = last.is_some_and(|last| last.doubtful.contains(client));
-                    let matches: Vec<_> = (from..history.len()).filter(|at| history[*at] == *kept).collect();
-                    // What was in doubt and had not happened may be asked for again later, so the earlier of both it is.
-                    let doubt = (from + usize::from(!was_doubtful)..matches.first().copied().unwrap_or(history.len()))
-                        .find(|at| self.histories.doubts.get(&(*client, *at)) == Some(kept));
-                    if doubt.is_some() {
+                    let from = self.states.last().and_then(|last| last.progress.get(client));
+                    let from = from.map_or(0, |reached| *reached.start());
+                    // One after the other: nothing past the one after the last that was answered can be there yet.
+                    let in_flight = self.answered.get(client).map_or(1, |answered| answered + 1);
+                    let reached = if self.histories.doubts.get(&(*client, in_flight)) == Some(kept) {
                         doubtful.insert(*client);
-                    } else if matches.is_empty() {
-                        let what = format!("client {client} was at {from} ({:?}), now {kept:?}", history[from]);
-                        wrong.push(what);
-                    }
-                    let reached = match (doubt, &matches[..]) {
-                        (Some(doubt), _) => doubt..=doubt,
-                        (None, []) => from..=from,
-                        (None, [first, .., last]) => *first..=*last,
-                        (None, [only]) => *only..=*only,
+                        in_flight..=in_flight
+                    } else {
+                        let there = (from..=in_flight).find(|at| history.get(*at) == Some(kept));
+                        if there.is_none() {
+                            wrong.push(format!("client {client} was at {from} ({:?}), now {kept:?}", history[from]));
+                        }
+                        let first = there.unwrap_or(from);
+                        let alike = history[first..].iter().take_while(|other| **other == history[first]);
+                        first..=first + alike.count() - 1
                     };
                     progress.insert(*client, reached);
                 }
