@@ -54,6 +54,9 @@ const REGISTRY_SHARDS: usize = 64;
 /// How often a get or a touch looks whether another process has written, in microseconds: the staleness that a foreign write can
 /// have for sessions held in memory.
 const FOREIGN_CHECK_INTERVAL_US: i64 = 1_000_000;
+/// The part of a request's deadline for which it waits for room at most. Were it all of it, then under lasting overload those
+/// who come in would have no time left to be answered in, and all work would be for nobody.
+const ROOM_PART: u32 = 2;
 /// Deliveries tried on fresh slots before a session's actor counts as unable to start.
 const DELIVERIES_MAX: usize = 3;
 
@@ -199,7 +202,7 @@ impl Router {
         let began = self.clock.monotonic();
         let permit = match self.admission.try_acquire(bytes) {
             Err(Refused::Full) => {
-                self.within(timeout, self.admission.acquire(bytes)).await.unwrap_or(Err(Refused::Full))
+                self.within(timeout / ROOM_PART, self.admission.acquire(bytes)).await.unwrap_or(Err(Refused::Full))
             }
             decided => decided,
         };

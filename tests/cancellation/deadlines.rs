@@ -8,7 +8,7 @@ use sessile_tests::{Place, eventually, read, soon};
 use crate::ground::{Ground, State};
 
 /// The shortest there is, one that passes while a request waits, and the longest that is taken: 100 leap years.
-const TINY: Duration = Duration::from_nanos(1);
+const TINY: Duration = Duration::from_micros(1);
 const SHORT: Duration = Duration::from_millis(30);
 const HUGE: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
 /// By how much a caller may hear later than its deadline on a busy machine.

@@ -353,6 +353,8 @@ fn a_subscriber_that_panics_in_the_storage_thread_costs_restarts_and_strands_nob
 #[test]
 fn restarts_of_storage_leave_no_thread_and_no_descriptor() {
     alone(|| {
+        // The first runtime of a process opens a pair of sockets for signals, for good.
+        drop(tokio::runtime::Runtime::new().expect("a runtime"));
         let before = Possessions::now();
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {

@@ -1,6 +1,6 @@
 //! Touches across faults, deadlines that pass, futures that are dropped.
 
-use std::{task::Poll, time::Duration};
+use std::{pin::pin, task::Poll, time::Duration};
 
 use sessile::{Change, Durability, Error, Filter, Health, InterruptedBy, NewSession, Outcome, testing::Faults};
 use sessile_tests::{Place, Rig, eventually, poll_once, read, soon};
@@ -244,10 +244,20 @@ async fn touches_of_a_session_whose_deletion_did_not_happen_are_flushed() {
     let rig = Rig::open().await;
     let session = rig.create("a").await;
     session.touch().await.unwrap();
-    // The deletion takes the cell out of use in the very transaction that a flush has come due in.
+    // The deletion takes the cell out of use in the very transaction that a flush has come due in. Storage stands until both
+    // are there: else the flush might go by itself, and have the fault.
+    let faults = Faults::of(&rig.engine);
+    let stall = faults.stall();
     rig.advance(Duration::from_secs(1));
-    Faults::of(&rig.engine).fail_commit(false);
-    let error = session.delete().await.unwrap_err();
+    faults.fail_commit(false);
+    let mut deleting = pin!(session.delete());
+    assert!(poll_once(deleting.as_mut()).is_pending());
+    for _ in 0..100 {
+        // The session's actor, on this very thread, hands it on.
+        tokio::task::yield_now().await;
+    }
+    drop(stall);
+    let error = deleting.await.unwrap_err();
     assert!(matches!(error, Error::Interrupted { .. }), "{error:?}");
     session.touch().await.unwrap();
     rig.engine.flush().await.unwrap();

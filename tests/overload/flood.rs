@@ -36,6 +36,8 @@ const BYTES_MAX: usize = 64 << 20;
 const WAITERS_MAX: usize = 64 * REQUESTS_MAX;
 /// How long a handle waits.
 const DEADLINE: Duration = Duration::from_millis(400);
+/// For so much of it a request waits for room.
+const WAIT: Duration = Duration::from_millis(200);
 /// By how much an answer may come late on a busy machine.
 const LATE_MAX: Duration = Duration::from_secs(2);
 /// Throughput under the flood, in percent of the peak.
@@ -174,12 +176,14 @@ async fn by_handles(sessions: Vec<Session>, first: u64, lasting: Duration) -> Ve
                 let mut n = first;
                 while Instant::now() < until {
                     n += 1;
-                    tally.note(n, ask(&session, n).await, DEADLINE..=DEADLINE + LATE_MAX);
+                    tally.note(n, ask(&session, n).await, WAIT..=WAIT + LATE_MAX);
                 }
                 tally
             })
         })
         .collect();
+    // Patience begins where the flood ends.
+    tokio::time::sleep_until(until.into()).await;
     let mut tallies = Vec::new();
     for task in tasks {
         tallies.push(soon("a caller", task).await.expect("no panic"));
@@ -278,13 +282,13 @@ fn judge(flood: &Flood, total: Tally, callers: usize) {
     let bounds =
         Bounds { requests: REQUESTS_MAX, bytes: BYTES_MAX, waiting: WAITERS_MAX, resident_bytes: before + growth_max };
     let per_second = |served: u64| served * 1_000 / u64::try_from(lasting.as_millis()).expect("seconds");
-    // Whoever gave up waiting was served all the same.
-    let served = per_second(total.acknowledged + total.interrupted);
-    let (percent, in_time_percent) = (served * 100 / peak, per_second(total.acknowledged) * 100 / peak);
+    // Only what was answered in time counts: the rest was work for nobody.
+    let served = per_second(total.acknowledged);
+    let percent = served * 100 / peak;
     let (p99, latest) = (beats.percentile(99), beats.percentile(100));
     println!(
         "figure: overload kind={kind} seconds={} asked={} asked_per_s={} acknowledged={} overloaded={} interrupted={} \
-         peak_per_s={peak} served_per_s={served} throughput_percent={percent} in_time_percent={in_time_percent} \
+         peak_per_s={peak} served_per_s={served} throughput_percent={percent} \
          requests_in_flight={}/{} request_bytes={}/{} waiting={}/{} resident_growth_kib={}/{} \
          heartbeat_late_p99_us={} heartbeat_late_max_us={} at_peak_p99_us={} at_peak_max_us={}",
         lasting.as_secs(),
@@ -405,7 +409,7 @@ fn ten_times_what_storage_takes_by_messages_is_shed_at_once_and_throughput_holds
 }
 
 #[test]
-fn ten_times_as_many_callers_as_there_is_room_for_wait_up_to_their_deadlines_and_throughput_holds() {
+fn ten_times_as_many_callers_as_there_is_room_for_wait_for_half_of_their_deadlines_and_throughput_holds() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     alone(|| {
         let processor_percent = process::processor_percent();

@@ -22,7 +22,7 @@ use crate::{
 /// Runs the source document's workloads, with one client and with many, on four stores: this engine; the naive recipe (a
 /// connection per operation, SQLite's default journal); the seed recipe (one tuned connection behind a lock, a commit
 /// per operation); and the raw loop (the engine's tables and batches in one thread without actors, which is the limit on
-/// this machine). Then it reopens each and checks that every acknowledged write is there. Takes about 20 seconds.
+/// this machine). Then it reopens each and checks that every acknowledged write is there. Takes some 25 seconds.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Make the engine's database here and keep it; nothing may be there yet. The other stores' files are made beside
