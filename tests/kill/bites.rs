@@ -51,7 +51,8 @@ fn a_process_that_does_not_flush_is_found_out() {
 #[test]
 fn findings_that_were_tampered_with_are_found_out() {
     const CLIENTS: u32 = 4;
-    const SESSIONS: u32 = 8;
+    // So many that not all are there at any moment.
+    const SESSIONS: u32 = 64;
     let place = Place::new();
     let options = Options {
         seed: Random::seeded().next(),
