@@ -39,7 +39,7 @@ impl Router {
             Command::Create { id, change, or_existing, at, durability, reply }
         };
         if self.has_mailbox(&id) {
-            self.dispatch(&id, occupied, true, |target, occupied| SessionMessage::Forward(make(target.id, occupied)));
+            self.dispatch(&id, occupied, |target, occupied| SessionMessage::Forward(make(target.id, occupied)));
         } else {
             self.mailbox().send(make(id, occupied));
         }
@@ -47,7 +47,7 @@ impl Router {
 
     /// Reads a session.
     pub fn get(self: &Arc<Self>, id: &SessionId, Asking { port, occupied }: Asking<Option<Record>>) -> Arc<Slot> {
-        self.dispatch(id, occupied, true, |target, occupied| {
+        self.dispatch(id, occupied, |target, occupied| {
             SessionMessage::Forward(Command::Get { target, reply: Reply::new(port, occupied) })
         })
     }
@@ -60,7 +60,7 @@ impl Router {
         Asking { port, occupied }: Asking<()>,
     ) -> Arc<Slot> {
         let at = self.now();
-        self.dispatch(id, occupied, true, |target, occupied| {
+        self.dispatch(id, occupied, |target, occupied| {
             let reply = Reply::new(port, occupied);
             SessionMessage::Forward(Command::Touch { target, at, durability, reply })
         })
@@ -76,7 +76,7 @@ impl Router {
         Asking { port, occupied }: Asking<Version>,
     ) -> Arc<Slot> {
         let at = self.now();
-        self.dispatch(id, occupied, false, |target, occupied| {
+        self.dispatch(id, occupied, |target, occupied| {
             let (change, reply) = (Box::new(change), Reply::new(port, occupied));
             SessionMessage::Forward(Command::Write { target, change, rotate_to, at, durability, reply })
         })
@@ -91,7 +91,7 @@ impl Router {
         edit: impl FnOnce(sessile_storage::command::ReplyTo<T>) -> Box<dyn Edit>,
     ) -> Arc<Slot> {
         let at = self.now();
-        self.dispatch(id, occupied, false, |_, occupied| {
+        self.dispatch(id, occupied, |_, occupied| {
             let edit = edit(Reply::new(port, occupied));
             SessionMessage::Update { edit, at, durability }
         })
@@ -104,7 +104,7 @@ impl Router {
         durability: Durability,
         Asking { port, occupied }: Asking<bool>,
     ) -> Arc<Slot> {
-        self.dispatch(id, occupied, false, |target, occupied| {
+        self.dispatch(id, occupied, |target, occupied| {
             let reply = Reply::new(port, occupied);
             SessionMessage::Forward(Command::Delete { target, durability, reply })
         })

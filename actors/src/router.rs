@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   handle ──▶ Router::ask ──admission──▶ Router::dispatch ──▶ slot ──▶ session actor ──▶ storage mailbox
-//!     ▲                                        └── no mailbox in use: ──────────────────────▲
+//!     ▲                                        └── nothing to overtake: ────────────────────▲
 //!     └───────────── the reply, from the storage thread after COMMIT ◀───────────────────────┘
 //! ```
 //!
@@ -320,18 +320,17 @@ impl Router {
     }
 
     /// Sends a request to a session. `make` builds it around what it is for; it goes by the session's mailbox, or, where
-    /// it `may_skip` that and nothing can be queued there, straight to storage.
+    /// it is only to be handed on and nothing can be queued there, straight to storage.
     pub(crate) fn dispatch(
         self: &Arc<Self>,
         id: &SessionId,
         occupied: Occupied,
-        may_skip: bool,
         make: impl FnOnce(Target, Occupied) -> SessionMessage,
     ) -> Arc<Slot> {
         let mut slot = self.enter(id);
         let target = Target { id: id.clone(), held: Some(Arc::clone(slot.held())) };
         let mut message = make(target, occupied.in_slot(Arc::clone(&slot) as Arc<dyn InFlight>));
-        if may_skip && !slot.has_actor() {
+        if slot.overtakes_nothing() {
             match message {
                 SessionMessage::Forward(command) => {
                     self.mailbox.send(command);

@@ -1,9 +1,10 @@
 //! The session actor: the mailbox of one live session.
 //!
 //! Its order is the session's order. It hands each request on to storage by moving the reply along, and awaits nothing;
-//! storage's own mailbox keeps the order from there. Only an `update` makes it wait: the closures that stand next in the
-//! mailbox are applied to the record, the result is written on condition that the record is still of that version, and
-//! what comes meanwhile is stashed. On a conflict the closures run again on what is there now (rule R4).
+//! storage's own mailbox keeps the order from there. What would find this mailbox empty need not pass through it
+//! ([`Slot::overtakes_nothing`]). Only an `update` makes it wait: the closures that stand next in the mailbox are applied to
+//! the record, the result is written on condition that the record is still of that version, and what comes meanwhile is
+//! stashed. On a conflict the closures run again on what is there now (rule R4).
 //!
 //! Unnamed, unlinked, without `post_stop`; ended only by the drain of a closed slot (rule R13).
 
@@ -309,8 +310,8 @@ impl Session {
 
     fn written(&mut self, myself: &ActorRef<SessionMessage>, outcome: Result<Version>) {
         match outcome {
-            // Something handed on before was written first: once more, on what is there now. Nothing of this session
-            // is handed on meanwhile, so the next write meets no other.
+            // Something else was written first: once more, on what is there now. Only what was on its way to storage
+            // before the update can still be in between; all that comes later is stashed.
             Err(Error::Conflict { .. }) => self.load(myself),
             outcome => self.finish(&outcome),
         }

@@ -11,9 +11,8 @@
 //!              └─die─────────────────────▶ DEAD(n)   the actor is gone; late leaves only count down
 //! ```
 //!
-//! The actor comes up with the first message that needs a mailbox. Until then the slot is what a touch or a read of the
-//! session shares, and costs no actor: nothing was ever queued for it, so a request may go straight to storage without
-//! overtaking anything.
+//! The actor comes up with the first message that needs a mailbox: an update. Until then, and whenever nothing else is in
+//! flight, nothing is queued for the session, so a request may go straight to storage without overtaking anything.
 
 use crate::sync::{AtomicU64, Mutex, Ordering, lock, omitted, try_lock};
 
@@ -88,6 +87,13 @@ impl<A: ActorPort, H> Slot<A, H> {
             return self.is_open();
         }
         self.word.load(Ordering::Acquire) & !HAS_ACTOR == OPEN
+    }
+
+    /// Returns whether a request that has entered finds nothing in the actor's mailbox: there is none, or nothing else is
+    /// in flight. What the actor would do with it is decided then, and it may go on without.
+    pub fn overtakes_nothing(&self) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        word & HAS_ACTOR == 0 || word & !HAS_ACTOR == OPEN + ONE || omitted("slot: what is in flight is not overtaken")
     }
 
     /// Closes the slot, if nothing is in flight.

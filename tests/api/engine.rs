@@ -59,6 +59,8 @@ async fn stats_tell_what_is_in_memory_and_in_flight() {
     assert_eq!((stats.sessions_in_memory, stats.live_sessions, stats.touch_cells), (1, 0, 1));
     assert!(stats.record_bytes > 0);
     session.save("b").await.unwrap();
+    assert_eq!(rig.engine.stats().live_sessions, 0);
+    session.update(|data: &mut String| data.push('c')).await.unwrap();
     let stats = rig.engine.stats();
     assert_eq!((stats.sessions_in_memory, stats.live_sessions), (1, 1));
     assert_eq!((stats.requests_in_flight, stats.request_bytes_in_flight, stats.requests_waiting), (0, 0, 0));

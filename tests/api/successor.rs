@@ -56,12 +56,13 @@ async fn what_is_queued_for_a_session_does_not_reach_its_successor() {
             create(&engine, "first").await;
         }
         let held = actors.hold();
-        let mut saving = pin!(session.save("for the first"));
         let mut updating = pin!(session.update(|data: &mut String| data.push('!')));
+        let mut saving = pin!(session.save("for the first"));
         let mut touching = pin!(session.touch_with(Durability::Committed));
         let mut deleting = pin!(session.delete());
-        assert!(poll_once(saving.as_mut()).is_pending());
+        // What stands behind it waits in the actor's mailbox, too.
         assert!(poll_once(updating.as_mut()).is_pending());
+        assert!(poll_once(saving.as_mut()).is_pending());
         assert!(poll_once(touching.as_mut()).is_pending());
         assert!(poll_once(deleting.as_mut()).is_pending());
         assert_eq!(engine.delete_where(Filter::all()).await.unwrap(), 1);

@@ -18,6 +18,13 @@ use crate::{
 type Slot = slot::Slot<ActorRef<Message>, ()>;
 type Registry = registry::Registry<u8, ActorRef<Message>, (), BuildHasherDefault<DefaultHasher>>;
 
+/// An update, which needs the actor, or a request that goes straight to storage where that overtakes nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Update,
+    Forward,
+}
+
 struct Message {
     sender: u8,
     number: u8,
@@ -33,12 +40,16 @@ impl Drop for Place {
     }
 }
 
-/// Sessions, whose messages go to either in turn.
+/// Sessions, to which messages go in turn, two by two.
 const SESSIONS: u8 = 2;
 const SENDERS: u8 = 3;
 const MESSAGES: u8 = 4;
 /// Deliveries tried, as the router does.
 const DELIVERIES_MAX: usize = 3;
+
+fn session_of(number: u8) -> u8 {
+    number / 2 % SESSIONS
+}
 
 struct Engine {
     registry: Registry,
@@ -69,11 +80,16 @@ impl Engine {
     }
 
     /// Sends a message and does not wait for it.
-    fn send(self: &Arc<Self>, sender: u8, number: u8) -> Caller {
-        let session = number % SESSIONS;
+    fn send(self: &Arc<Self>, kind: Kind, sender: u8, number: u8) -> Caller {
+        let session = session_of(number);
         let mut slot = self.enter(session);
         let (way, caller) = call();
         let mut message = Message { sender, number, reply: Reply::new(way, Place(Arc::clone(&slot))) };
+        if kind == Kind::Forward && slot.overtakes_nothing() {
+            lock(&self.handled).push((sender, number));
+            message.reply.answer(Answer::Done);
+            return caller;
+        }
         for _ in 0..DELIVERIES_MAX {
             let mut is_new = false;
             let delivered = slot.deliver(message, || {
@@ -118,11 +134,11 @@ impl Engine {
         actor
     }
 
-    fn handle(&self, session: u8, Message { sender, number, reply }: Message) {
+    fn handle(&self, session: u8, message: Message) {
         let alone = self.handling[usize::from(session)].try_lock().expect("two actors of a session at a time");
-        lock(&self.handled).push((sender, number));
+        lock(&self.handled).push((message.sender, message.number));
         drop(alone);
-        reply.answer(Answer::Done);
+        message.reply.answer(Answer::Done);
     }
 
     /// Ends all actors, and returns what was handled.
@@ -150,7 +166,8 @@ fn crowd(lives: usize) {
         thread::spawn(move || {
             // Two at a time: the second does not wait for the first.
             for pair in 0..MESSAGES / 2 {
-                let callers = [2 * pair, 2 * pair + 1].map(|number| (number, engine.send(sender, number)));
+                let callers = [(Kind::Update, 2 * pair), (Kind::Forward, 2 * pair + 1)]
+                    .map(|(kind, number)| (number, engine.send(kind, sender, number)));
                 for (number, caller) in callers {
                     let answer = caller.hear();
                     answers.lock().unwrap().push(((sender, number), answer));
@@ -180,7 +197,7 @@ fn crowd(lives: usize) {
         assert_eq!(handled.len(), usize::from(SENDERS * MESSAGES), "lost, though no actor died");
     }
     for (sender, session) in (0..SENDERS).flat_map(|sender| (0..SESSIONS).map(move |session| (sender, session))) {
-        let own = handled.iter().filter(|(of, number)| *of == sender && number % SESSIONS == session);
+        let own = handled.iter().filter(|(of, number)| *of == sender && session_of(*number) == session);
         assert!(own.is_sorted(), "out of order: {handled:?}");
     }
 }
@@ -195,6 +212,9 @@ fn messages_of_many_senders_are_answered_though_actors_die() {
     explore(|| crowd(1));
 }
 
+mutant!(overtake_what_is_queued:
+    "slot: what is in flight is not overtaken"
+    is killed by messages_of_many_senders_are_handled_once_and_in_order);
 mutant!(passivate_over_messages:
     "slot: it closes at rest only"
     is killed by messages_of_many_senders_are_handled_once_and_in_order);

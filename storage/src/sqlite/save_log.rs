@@ -9,9 +9,9 @@
 //!
 //! **An entry counts if its counter is above its row's, and the highest of its row's entries.** So whatever writes a row
 //! in full ends the entries before it by the row's counter, and those of a deleted row have no row, for numbers are never
-//! used twice (rule R6). Nothing has to be deleted from the log to keep it right; entries go with the fold that has dealt
-//! with all up to theirs. Which entries count is kept in memory, and read anew when the connection is opened or another
-//! process has written.
+//! used twice (rule R6). Nothing has to be deleted from the log to keep it right; all entries go at once, when a fold
+//! has dealt with them. Which of them count is kept in memory, and read anew when the connection is opened or another process has
+//! written.
 
 use std::collections::HashMap;
 
@@ -41,8 +41,6 @@ const ENTRIES_MAX: i64 = 131_072;
 /// Rows folded in one transaction: a millisecond, for which commands wait. Where more come in meanwhile, twice as many as
 /// those, so that a fold ends before the log is full.
 const FOLD_ROWS: i64 = 256;
-/// Entries deleted in the time of one row: whole pages go.
-const DELETES_PER_ROW: i64 = 8;
 
 /// What the log holds.
 #[derive(Debug, Default)]
@@ -55,7 +53,8 @@ pub(super) struct SaveLog {
     appended: i64,
     /// The last position there is is taken: where the next entry would go, nobody knows. We never get there.
     is_at_end: bool,
-    fold: Option<Fold>,
+    /// Rows still to fold in this pass, the last in row order first.
+    rows: Vec<i64>,
     /// What the open transaction has changed: rows with the entry they had, and how many entries there were.
     undo: Vec<(i64, Option<Entry>)>,
     entries_before: i64,
@@ -66,15 +65,6 @@ struct Entry {
     position: i64,
     counter: i64,
     bytes: i64,
-}
-
-/// A fold under way.
-#[derive(Debug)]
-struct Fold {
-    /// The last position it deals with.
-    until: i64,
-    /// Rows still to write, the last in row order first.
-    rows: Vec<i64>,
 }
 
 impl SaveLog {
@@ -109,7 +99,24 @@ impl SaveLog {
         }
         self.entries = self.entries_before;
         // What it had done may be undone with the rest: it begins again, with what is left.
-        self.fold = None;
+        self.rows.clear();
+    }
+
+    /// Returns the next row whose newest state is in the log.
+    fn next_to_fold(&mut self) -> Option<(i64, Entry)> {
+        loop {
+            while let Some(serial) = self.rows.pop() {
+                if let Some(entry) = self.latest.get(&serial) {
+                    return Some((serial, *entry));
+                }
+            }
+            // Those that were saved since they were folded.
+            self.rows.extend(self.latest.keys());
+            self.rows.sort_unstable_by(|one, other| other.cmp(one));
+            if self.rows.is_empty() {
+                return None;
+            }
+        }
     }
 
     /// Returns how many entries there are.
@@ -119,7 +126,7 @@ impl SaveLog {
 
     /// Returns whether there is something to fold now.
     pub(super) fn is_due(&self, at_rest: bool) -> bool {
-        self.fold.is_some() || self.entries >= FOLD_FROM || at_rest && self.entries > 0
+        !self.rows.is_empty() || self.entries >= FOLD_FROM || at_rest && self.entries > 0
     }
 
     /// Overlays a row's counter, and returns how large its data is, where the log has it.
@@ -215,25 +222,12 @@ impl Sqlite {
         }
     }
 
-    /// Folds some of the log into the rows, in the open transaction.
+    /// Folds some of the log into the rows, in the open transaction. Once all rows are as the log has them, it is emptied at
+    /// one blow: milliseconds, and far cheaper than entry by entry.
     pub(super) fn fold_some(&mut self) -> Result<(), Cause> {
-        let mut fold = match self.save_log.fold.take() {
-            Some(fold) => fold,
-            None => self.begin_fold()?,
-        };
         let rows_max = FOLD_ROWS.max(2 * std::mem::take(&mut self.save_log.appended));
-        if fold.rows.is_empty() {
-            if self.delete_folded(fold.until, rows_max * DELETES_PER_ROW)? {
-                self.save_log.fold = Some(fold);
-            }
-            return Ok(());
-        }
         for _ in 0..rows_max {
-            let Some(serial) = fold.rows.pop() else { break };
-            // Saved once more since the fold began: the next one's business.
-            let Some(entry) = self.save_log.latest.get(&serial).filter(|entry| entry.position <= fold.until) else {
-                continue;
-            };
+            let Some((serial, entry)) = self.save_log.next_to_fold() else { return self.empty_save_log() };
             self.statement(
                 "UPDATE session SET counter = ?2, data = (SELECT data FROM save_log WHERE position = ?3) \
                  WHERE serial = ?1 AND counter < ?2",
@@ -242,33 +236,12 @@ impl Sqlite {
             .map_err(|error| cause(&error))?;
             self.save_log.end(serial);
         }
-        self.save_log.fold = Some(fold);
         Ok(())
     }
 
-    fn begin_fold(&mut self) -> Result<Fold, Cause> {
-        let until = self
-            .statement("SELECT coalesce(max(position), 0) FROM save_log")?
-            .query_row([], |row| row.get(0))
-            .map_err(|error| cause(&error))?;
-        let mut rows: Vec<i64> = self.save_log.latest.keys().copied().collect();
-        rows.sort_unstable_by(|one, other| other.cmp(one));
-        Ok(Fold { until, rows })
-    }
-
-    /// Deletes up to `most` entries that are dealt with; returns whether there are more of them.
-    fn delete_folded(&mut self, until: i64, most: i64) -> Result<bool, Cause> {
-        let first: Option<i64> = self
-            .statement("SELECT min(position) FROM save_log")?
-            .query_row([], |row| row.get(0))
-            .map_err(|error| cause(&error))?;
-        let Some(first) = first.filter(|first| *first <= until) else { return Ok(false) };
-        let last = until.min(first.saturating_add(most - 1));
-        let deleted = self
-            .statement("DELETE FROM save_log WHERE position <= ?1")?
-            .execute([last])
-            .map_err(|error| cause(&error))?;
-        self.save_log.entries -= deleted as i64;
-        Ok(last < until)
+    fn empty_save_log(&mut self) -> Result<(), Cause> {
+        self.statement("DELETE FROM save_log")?.execute([]).map_err(|error| cause(&error))?;
+        self.save_log.entries = 0;
+        Ok(())
     }
 }
