@@ -1,6 +1,6 @@
 //! What writers ask for: a session to create, a change to one.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -114,7 +114,7 @@ impl NewSession {
 #[derive(Debug, Clone, Default)]
 pub struct Change {
     pub(crate) data: Option<Data>,
-    pub(crate) user: Option<Option<Box<str>>>,
+    pub(crate) user: Option<Option<Arc<str>>>,
     pub(crate) metadata: Vec<(String, Option<String>)>,
     pub(crate) idle_timeout: Option<Option<i64>>,
     pub(crate) expires_at: Option<Option<i64>>,
@@ -170,7 +170,7 @@ impl Change {
     /// Sets the owner.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
-        self.user = Some(Some(user.into().into_boxed_str()));
+        self.user = Some(Some(user.into().into()));
         self
     }
 

@@ -1,6 +1,6 @@
 //! What a session is: its stored state, and what readers get of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -27,6 +27,14 @@ pub enum Durability {
     Synced,
 }
 
+/// Memory for encoding that a thread keeps, in bytes.
+const ENCODED_KEPT_BYTES: usize = 64 << 10;
+
+thread_local! {
+    /// Where values are encoded, so that what is kept of them takes one allocation of just its size.
+    static ENCODED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// A session's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Data {
@@ -39,10 +47,17 @@ pub enum Data {
 impl Data {
     /// Encodes a value as JSON.
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        match serde_json::to_vec(value) {
-            Ok(text) => Ok(Self::Json(text.into())),
+        // Taken, not borrowed: the value's own code may encode something, too.
+        let mut text = ENCODED.take();
+        text.clear();
+        let encoded = match serde_json::to_writer(&mut text, value) {
+            Ok(()) => Ok(Self::Json(Bytes::copy_from_slice(&text))),
             Err(error) => Err(Error::Encode { reason: error.to_string().into() }),
+        };
+        if text.capacity() <= ENCODED_KEPT_BYTES {
+            ENCODED.set(text);
         }
+        encoded
     }
 
     /// Decodes JSON into a value.
@@ -84,7 +99,7 @@ pub struct Stored {
     /// The version's counter.
     pub counter: i64,
     /// The owner.
-    pub user: Option<Box<str>>,
+    pub user: Option<Arc<str>>,
     /// Metadata.
     pub metadata: Metadata,
     /// The data.

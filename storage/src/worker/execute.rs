@@ -314,7 +314,8 @@ impl<B: Backend> Worker<B> {
         {
             return Ok(Err(limit));
         }
-        if new != **old {
+        let is_changed = new != **old;
+        if is_changed {
             let Some(counter) = new.counter.checked_add(1) else {
                 return Ok(Err(Error::Corrupt { serial: Serial(serial) }));
             };
@@ -323,7 +324,7 @@ impl<B: Backend> Worker<B> {
         if let Some(id) = rotate_to {
             new.id = id.clone();
         }
-        if new != **old && !self.backend.update(old, &new)? {
+        if (is_changed || rotate_to.is_some()) && !self.backend.update(old, &new)? {
             return Ok(Ok(None));
         }
         let version = new.version();
