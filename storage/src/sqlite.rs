@@ -1,6 +1,7 @@
 //! The SQLite backend: the one place that knows rusqlite.
 
 mod lock;
+mod log_sync;
 mod open;
 mod query;
 mod rows;

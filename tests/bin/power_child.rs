@@ -1,7 +1,7 @@
 //! The process whose disk is cut off: an engine whose operations come one after the other, each with its number, and each
 //! told on the standard output once it was answered: `ready`, then `committed 1`, `synced 2` and so on, for ever.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
 use serde_json::json;
@@ -18,14 +18,17 @@ struct Options {
     /// How many sessions there are; operation n writes to session n modulo this.
     #[arg(long)]
     sessions: u64,
-    /// Every how many operations one is synced.
-    #[arg(long)]
+    /// Every how many operations one is synced; none is by default.
+    #[arg(long, default_value_t = u64::MAX)]
     synced_every: u64,
+    /// Milliseconds between operations.
+    #[arg(long, default_value_t = 0)]
+    pause_ms: u64,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let Options { path, sessions, synced_every } = Options::parse();
+    let Options { path, sessions, synced_every, pause_ms } = Options::parse();
     let engine = Engine::builder(path).open().await.expect("it opens");
     for session in 0..sessions {
         let new = NewSession::with_id(session.to_string()).data(&json!({ "operation": 0 }));
@@ -40,6 +43,7 @@ async fn main() {
         let padding = "x".repeat((operation * 37 % 1_500) as usize);
         session.save(&json!({ "operation": operation, "padding": padding })).await.expect("it is saved");
         println!("{} {operation}", if synced { "synced" } else { "committed" });
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         if operation % BETWEEN_CHECKPOINTS == 0 {
             let before = engine.stats().checkpoints;
             eventually("a checkpoint", async || engine.stats().checkpoints > before).await;

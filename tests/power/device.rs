@@ -40,7 +40,9 @@ fn a_real_disk_that_is_cut_off_has_a_prefix_with_every_synced_write() {
         let mut random = Random::seeded();
         let mut total = Total::default();
         for _ in 0..effort(3, 40) {
-            cut_off(scratch.path(), &mut random, &mut total)?;
+            let operations = random.below(OPERATIONS_MAX) + 1;
+            let cut = cut_off(scratch.path(), operations, &["--synced-every", &SYNCED_EVERY.to_string()])?;
+            total.add(&cut);
         }
         Ok::<Total, String>(total)
     });
@@ -53,6 +55,30 @@ fn a_real_disk_that_is_cut_off_has_a_prefix_with_every_synced_write() {
     }
 }
 
+/// Milliseconds between operations of a trickle: often enough that the log is never quiet, and far too few for a
+/// checkpoint.
+const TRICKLE_MS: u64 = 50;
+/// Operations of a trickle before the cut: six seconds.
+const TRICKLED: u64 = 120;
+/// How many of them may be lost: the log is synced every second; the rest is for a machine that is slow.
+const TRICKLE_LOST_MAX: u64 = 60;
+
+#[test]
+fn a_real_disk_that_is_cut_off_in_a_trickle_of_writes_has_all_but_the_last() {
+    let ran = thread::spawn(|| {
+        let scratch = mounts_of_its_own()?;
+        cut_off(scratch.path(), TRICKLED, &["--pause-ms", &TRICKLE_MS.to_string()])
+    });
+    match ran.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+        Ok(Cut { told, kept }) => {
+            let lost = told.last.saturating_sub(kept);
+            println!("figure: power_real_disk_trickle operations={} lost={lost} interval_ms={TRICKLE_MS}", told.last);
+            assert!(lost <= TRICKLE_LOST_MAX, "{lost} of {} committed operations are lost", told.last);
+        }
+        Err(why) => println!("NOT RUN: a power cut of a real disk in a trickle of writes: {why}"),
+    }
+}
+
 #[derive(Debug, Default)]
 struct Total {
     cuts: u64,
@@ -60,6 +86,17 @@ struct Total {
     committed: u64,
     lost: u64,
     lost_max: u64,
+}
+
+impl Total {
+    fn add(&mut self, Cut { told, kept }: &Cut) {
+        self.cuts += 1;
+        self.synced += told.synced / SYNCED_EVERY;
+        self.committed += told.last - told.synced / SYNCED_EVERY;
+        let lost = told.last.saturating_sub(*kept);
+        self.lost += lost;
+        self.lost_max = self.lost_max.max(lost);
+    }
 }
 
 fn mounts_of_its_own() -> Result<TempDir, String> {
@@ -70,15 +107,21 @@ fn mounts_of_its_own() -> Result<TempDir, String> {
     TempDir::new().map_err(|error| error.to_string())
 }
 
-/// Cuts a disk off once. An error says why it cannot be done here.
-fn cut_off(scratch: &Path, random: &mut Random, total: &mut Total) -> Result<(), String> {
+/// What was told before a cut, and up to which operation all is there after it.
+struct Cut {
+    told: Told,
+    kept: u64,
+}
+
+/// Cuts a disk off once, after so many operations. An error says why it cannot be done here.
+fn cut_off(scratch: &Path, operations: u64, options: &[&str]) -> Result<Cut, String> {
     let (disk, copy) = (scratch.join("disk"), scratch.join("copy"));
     drop(fs::remove_file(&disk));
     fs::File::create(&disk).and_then(|file| file.set_len(DISK_BYTES)).map_err(|error| error.to_string())?;
     run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&disk))?;
     let mounted = Mounted::new(&disk, scratch.join("mounted"))?;
-    let mut writer = Writer::start(&mounted.directory);
-    writer.read_until(random.below(OPERATIONS_MAX) + 1);
+    let mut writer = Writer::start(&mounted.directory, options);
+    writer.read_until(operations);
     writer.stop();
     copy_at_rest(&disk, &copy);
     let told = writer.end();
@@ -86,13 +129,7 @@ fn cut_off(scratch: &Path, random: &mut Random, total: &mut Total) -> Result<(),
 
     let after = Mounted::new(&copy, scratch.join("mounted")).expect("ext4 recovers the copy");
     let kept = judge(&after.directory, &told);
-    total.cuts += 1;
-    total.synced += told.synced / SYNCED_EVERY;
-    total.committed += told.last - told.synced / SYNCED_EVERY;
-    let lost = told.last.saturating_sub(kept);
-    total.lost += lost;
-    total.lost_max = total.lost_max.max(lost);
-    Ok(())
+    Ok(Cut { told, kept })
 }
 
 /// Checks what is left, and returns up to which operation it is all there.
@@ -178,10 +215,11 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(directory: &Path) -> Self {
+    fn start(directory: &Path, options: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_power-child"))
             .arg(directory.join(NAME))
-            .args(["--sessions", &SESSIONS.to_string(), "--synced-every", &SYNCED_EVERY.to_string()])
+            .args(["--sessions", &SESSIONS.to_string()])
+            .args(options)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the child starts");

@@ -23,6 +23,7 @@ use crate::{
 use super::{
     cause,
     lock::{FileLock, io_error},
+    log_sync::LogSync,
     save_log::SaveLog,
     schema::{self, Contents, open_error},
     take_over::take_over,
@@ -64,6 +65,8 @@ pub struct Sqlite {
     pub(super) connection: Connection,
     options: OpenOptions,
     file: Option<OpenFile>,
+    /// From the end of the opening on.
+    log_sync: Option<LogSync>,
     /// Pages in the log after the last commit.
     pub(super) log_pages: Arc<AtomicU64>,
     pub(super) data_version: i64,
@@ -170,6 +173,7 @@ impl Sqlite {
             connection,
             options,
             file,
+            log_sync: None,
             log_pages: Arc::default(),
             data_version: 0,
             serial_next: 0,
@@ -181,6 +185,10 @@ impl Sqlite {
         };
         let taken_over = this.migrate()?;
         this.settle()?;
+        if let Some(file) = &this.file {
+            let log = file.beside[0].0.clone();
+            this.log_sync = Some(LogSync::start(log).map_err(|error| storage(Cause::new(CauseKind::Other, error)))?);
+        }
         Ok((this, taken_over))
     }
 
@@ -271,6 +279,12 @@ impl Sqlite {
             Place::LogGone => Err(Cause::new(CauseKind::Replaced, "the log was deleted")),
             Place::Gone(cause) => Err(cause),
         }
+    }
+
+    /// Has the log synced from beside where that is due.
+    pub(super) fn sync_log(&mut self) -> Result<(), Cause> {
+        let pages = self.log_pages.load(Ordering::Relaxed);
+        self.log_sync.as_mut().map_or(Ok(()), |sync| sync.committed(pages))
     }
 
     /// Makes sure, where nobody else has used the log, that it was not cut: SQLite would write on behind the hole, where

@@ -174,7 +174,10 @@ impl Backend for Sqlite {
         match self.execute("COMMIT", []) {
             Ok(_) => {
                 self.save_log.keep();
-                if self.is_writing { self.is_in_place().map_err(CommitError::Unknown) } else { Ok(()) }
+                if !self.is_writing {
+                    return Ok(());
+                }
+                self.is_in_place().and_then(|()| self.sync_log()).map_err(CommitError::Unknown)
             }
             Err(cause) if cause.kind == CauseKind::Busy && !self.connection.is_autocommit() => {
                 Err(CommitError::Busy(cause))
