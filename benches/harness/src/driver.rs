@@ -52,9 +52,16 @@ pub struct Figure {
     pub clients: usize,
     /// What was measured.
     pub measurement: Measurement,
+    /// Operations in a batch, for a store that makes batches of what clients ask for.
+    pub batch: Option<usize>,
 }
 
 impl Outcome {
+    /// Returns how many operations its batches had.
+    pub fn batches(&self) -> impl Iterator<Item = ((Op, usize), usize)> {
+        self.figures.iter().filter_map(|figure| Some(((figure.op, figure.clients), figure.batch?)))
+    }
+
     /// Returns the measurement of an operation with so many clients.
     pub fn measurement(&self, op: Op, clients: usize) -> Option<&Measurement> {
         self.figures
@@ -98,10 +105,10 @@ pub async fn run<S: Store>(plan: &Plan, path: &Path, progress: &ProgressBar) -> 
     for op in measured(&plan.ops, S::measured) {
         for &clients in &plan.clients {
             progress.set_message(format!("{}: {op}, clients: {clients}", S::NAME));
-            let measurement = measure(&store, &world, &mut ledger, plan, op, clients)
+            let figure = measure(&store, &world, &mut ledger, plan, op, clients)
                 .await
                 .with_context(|| format!("{op} failed, clients: {clients}"))?;
-            done.push(Figure { op, clients, measurement });
+            done.push(figure);
             if op == Op::Get {
                 memory = look_at_memory(&store, resident_bytes_before);
             }
@@ -141,23 +148,24 @@ async fn measure<S: Store>(
     plan: &Plan,
     op: Op,
     clients: usize,
-) -> anyhow::Result<Measurement> {
-    let (tasks, batch) = if S::TAKES_BATCHES { (1, clients) } else { (clients, 1) };
+) -> anyhow::Result<Figure> {
+    let (tasks, batch) = if S::TAKES_BATCHES { (1, plan.batch(op, clients)) } else { (clients, 1) };
     // One client after another waits for answers, not for the work behind them.
     let ops_min = if clients > 1 { S::operations_min(op).div_ceil(tasks as u64) } else { 0 };
     let shares = ledger.shares(world, tasks);
-    let clients = store.clients(world, &shares, op).await?;
+    let workers = store.clients(world, &shares, op).await?;
     idle(|| store.usage()).await;
 
-    let before = store.usage();
+    let (before, batches_before) = (store.usage(), store.batches());
     let began = Instant::now();
     let mut running = JoinSet::new();
-    for (client, share) in clients.into_iter().zip(shares) {
+    for (client, share) in workers.into_iter().zip(shares) {
         let (deadline, world) = (began + plan.duration, world.clone());
         let work = Work { client, share, op, batch, alone: tasks == 1, deadline, ops_min, world };
         running.spawn(work.run());
     }
     let done = running.join_all().await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    let batches = store.batches().zip(batches_before).map(|(after, before)| after - before);
     if op.writes() {
         store.settle().await?;
     }
@@ -169,12 +177,15 @@ async fn measure<S: Store>(
     for work in &done {
         all_latencies.add(&work.latencies).expect("all have the same bounds");
     }
-    let measurement = Measurement::new(done.iter().map(|work| work.ops).sum(), elapsed, &all_latencies, used);
+    let ops: u64 = done.iter().map(|work| work.ops).sum();
+    let measurement = Measurement::new(ops, elapsed, &all_latencies, used);
+    // What is answered from memory makes no batch.
+    let batch = batches.filter(|batches| (1..=ops).contains(batches)).map(|batches| ops.div_ceil(batches) as usize);
     for work in done {
         ledger.enter(&work.share);
         ledger.enter_created(work.client.created());
     }
-    Ok(measurement)
+    Ok(Figure { op, clients, measurement, batch: batch.map(|batch| batch.min(clients)) })
 }
 
 /// What one client is to do.

@@ -1,6 +1,6 @@
 //! What the command lines of all stores have in common.
 
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use anyhow::ensure;
 use clap::{Args, builder::RangedU64ValueParser};
@@ -92,7 +92,14 @@ impl LoadOptions {
 }
 
 fn plan(size: &SizeOptions, clients: Vec<usize>, duration: Duration, ops: Vec<Op>) -> anyhow::Result<Plan> {
-    let plan = Plan { sessions: size.sessions, clients, duration, payload_bytes: size.payload_bytes, ops };
+    let plan = Plan {
+        sessions: size.sessions,
+        clients,
+        duration,
+        payload_bytes: size.payload_bytes,
+        ops,
+        batches: BTreeMap::new(),
+    };
     ensure!(
         plan.sessions >= plan.clients_max(),
         "{} sessions are too few for {} clients: each saves sessions of its own (see --sessions, --clients)",

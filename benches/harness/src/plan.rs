@@ -1,6 +1,6 @@
 //! What is measured: operations, and how much of each.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -83,12 +83,22 @@ pub struct Plan {
     pub payload_bytes: usize,
     /// The operations.
     pub ops: Vec<Op>,
+    /// How many operations of so many clients a store that takes batches gets in one; as many as there are clients, where
+    /// this says nothing.
+    pub batches: BTreeMap<(Op, usize), usize>,
 }
 
 impl Plan {
     /// Returns the larger number of clients.
     pub fn clients_max(&self) -> usize {
         self.clients.iter().copied().max().unwrap_or(1)
+    }
+
+    /// Returns how many operations a batch has that stands for so many clients.
+    pub fn batch(&self, op: Op, clients: usize) -> usize {
+        let standing_for = Op::ALL.into_iter().filter(|other| other.without_memory() == op);
+        let batches = standing_for.filter_map(|op| self.batches.get(&(op, clients)).copied());
+        batches.max().unwrap_or(clients)
     }
 
     /// Returns how many sessions are in use: at least one for each client, who saves sessions of its own.

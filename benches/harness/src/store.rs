@@ -63,6 +63,11 @@ pub trait Store: Sized + Send {
         async { Ok(()) }
     }
 
+    /// Returns how many batches it has made of what clients asked for; `None` for one that makes none.
+    fn batches(&self) -> Option<u64> {
+        None
+    }
+
     /// Returns how many sessions it holds in memory; `None` for one that holds none.
     fn live_sessions(&self) -> Option<usize> {
         None

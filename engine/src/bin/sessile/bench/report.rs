@@ -26,7 +26,7 @@ CPU time and bytes written; the last two count all that the process did until th
   clients goes on until the log of saves, which sessile and raw use, was filled three times and folded twice.
   seed:  one tuned connection behind a lock, a commit per operation
   naive: a connection per operation, SQLite's defaults
-  raw:   sessile's tables in one thread, without actors, in batches as large as there are clients: the limit here";
+  raw:   sessile's tables in one thread, without actors, in batches as large as sessile's were on average: the limit here";
 
 /// Says what will be measured, where, and on what.
 pub(crate) fn header(plan: &Plan, place: &Place) -> String {

@@ -1,4 +1,4 @@
-//! The raw loop: the engine's tables and settings, batches as large as there are clients, one thread, no actors. What
+//! The raw loop: the engine's tables and settings, batches as large as the engine's were, one thread, no actors. What
 //! SQLite can do here; an engine on top of it can only come near, or avoid the work.
 
 use std::{

@@ -3,7 +3,7 @@
 use std::{hint::black_box, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use sessile::{Change, Durability, Engine, Filter, NewSession, Session};
+use sessile::{Durability, Engine, Filter, NewSession, Session};
 use sessile_harness::{
     ledger::{Ledger, Verified},
     payload::{Payloads, user},
@@ -90,6 +90,10 @@ impl Store for Sessile {
         Ok(())
     }
 
+    fn batches(&self) -> Option<u64> {
+        Some(self.engine.stats().batches)
+    }
+
     fn live_sessions(&self) -> Option<usize> {
         Some(self.engine.stats().live_sessions)
     }
@@ -132,7 +136,7 @@ async fn create(engine: &Engine, session: usize, payloads: &Payloads) -> anyhow:
     Ok(engine.create(new).await?.id().as_str().into())
 }
 
-/// Makes sessions live: a change that changes nothing brings their actors up and writes nothing, a get their records.
+/// Makes sessions live: an update that is refused brings their actors up and writes nothing, a get their records.
 async fn warm(sessions: Vec<Session>) -> anyhow::Result<()> {
     let sessions = Arc::new(sessions);
     let mut helpers = JoinSet::new();
@@ -140,7 +144,8 @@ async fn warm(sessions: Vec<Session>) -> anyhow::Result<()> {
         let sessions = sessions.clone();
         helpers.spawn(async move {
             for session in sessions.iter().skip(helper).step_by(HELPERS) {
-                session.apply(Change::new().keep_idle()).await?;
+                let refused = session.try_update(|_: &mut serde_json::Value| Err::<(), ()>(())).await?;
+                assert!(refused.is_err(), "nothing else is said");
                 session.get().await?;
             }
             anyhow::Ok(())
