@@ -337,7 +337,7 @@ impl EngineArguments {
                 let answer = new_id.clone();
                 let sink = Rpc { port: reply, map: Box::new(move |_| answer) };
                 router.ask_at_once(change.payload_bytes(), sink, |asking| {
-                    drop(router.write(&id, change, Some(new_id), durability, asking));
+                    drop(router.write(&id, Arc::new(change), Some(new_id), durability, asking));
                 });
             }
             EngineMessage::Delete { id, reply } => {
@@ -376,7 +376,7 @@ impl EngineArguments {
         let map = sink.map;
         let sink = Rpc { port: sink.port, map: Box::new(move |created| map((answer, created))) };
         router.ask_at_once(change.payload_bytes(), sink, |asking| {
-            router.create(id, change, or_existing, *durability, asking);
+            router.create(id, Arc::new(change), or_existing, *durability, asking);
         });
     }
 
@@ -385,7 +385,7 @@ impl EngineArguments {
             return drop(reply.send(Err(error)));
         }
         self.router.ask_at_once(change.payload_bytes(), plain(reply), |asking| {
-            drop(self.router.write(id, change, None, self.durability, asking));
+            drop(self.router.write(id, Arc::new(change), None, self.durability, asking));
         });
     }
 

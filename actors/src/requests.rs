@@ -28,12 +28,12 @@ impl Router {
     pub fn create(
         self: &Arc<Self>,
         id: SessionId,
-        change: Change,
+        change: Arc<Change>,
         or_existing: bool,
         durability: Durability,
         Asking { port, occupied }: Asking<bool>,
     ) {
-        let (change, at) = (Box::new(change), self.now());
+        let at = self.now();
         let make = |id, occupied| {
             let reply = Reply::new(port, occupied);
             Command::Create { id, change, or_existing, at, durability, reply }
@@ -70,14 +70,14 @@ impl Router {
     pub fn write(
         self: &Arc<Self>,
         id: &SessionId,
-        change: Change,
+        change: Arc<Change>,
         rotate_to: Option<SessionId>,
         durability: Durability,
         Asking { port, occupied }: Asking<Version>,
     ) -> Arc<Slot> {
         let at = self.now();
         self.dispatch(id, occupied, |target, occupied| {
-            let (change, reply) = (Box::new(change), Reply::new(port, occupied));
+            let reply = Reply::new(port, occupied);
             SessionMessage::Forward(Command::Write { target, change, rotate_to, at, durability, reply })
         })
     }

@@ -302,7 +302,7 @@ impl Session {
         }
         // One of them stands for what all have come to.
         updating.edits[0].edit.reply_mut().weigh(data.bytes().len() + bytes_beside);
-        let change = Box::new(Change::new().encoded_here(data).if_version(record.version()));
+        let change = Arc::new(Change::new().encoded_here(data).if_version(record.version()));
         let (at, durability) = (updating.at, updating.durability);
         let reply = own_reply(myself, SessionMessage::Written);
         self.forward(Command::Write { target: self.target(), change, rotate_to: None, at, durability, reply });

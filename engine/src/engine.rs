@@ -110,10 +110,10 @@ impl Engine {
         let (id, change) = new.into_parts();
         router.check(&change)?;
         let id = id.unwrap_or_else(|| SessionId::generate_at(Timestamp::from_micros(router.now())));
-        let bytes = change.payload_bytes();
+        let (bytes, change) = (change.payload_bytes(), Arc::new(change));
         let created = router
             .ask(bytes, self.core.request_timeout, |asking| {
-                router.create(id.clone(), change, or_existing, self.core.durability, asking);
+                router.create(id.clone(), Arc::clone(&change), or_existing, self.core.durability, asking);
             })
             .await?;
         Ok((Session::new(Arc::clone(&self.core), id), created))

@@ -197,9 +197,9 @@ impl Session {
     async fn write(&self, change: Change, rotate_to: Option<SessionId>) -> Result<Version> {
         let router = &self.core.router;
         router.check(&change)?;
-        let bytes = change.payload_bytes();
+        let (bytes, change) = (change.payload_bytes(), Arc::new(change));
         self.ask(bytes, |asking| {
-            self.remember(router.write(&self.id, change, rotate_to, self.durability, asking));
+            self.remember(router.write(&self.id, Arc::clone(&change), rotate_to, self.durability, asking));
         })
         .await
     }

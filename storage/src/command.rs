@@ -187,7 +187,7 @@ pub enum Command {
         /// Its id.
         id: SessionId,
         /// All else.
-        change: Box<Change>,
+        change: Arc<Change>,
         /// Whether one that is there will do.
         or_existing: bool,
         /// When it was asked for, in engine time.
@@ -220,7 +220,7 @@ pub enum Command {
         /// The session.
         target: Target,
         /// What changes.
-        change: Box<Change>,
+        change: Arc<Change>,
         /// The new id, for a rotation.
         rotate_to: Option<SessionId>,
         /// When it was asked for, in engine time.
@@ -332,9 +332,18 @@ impl Command {
     pub fn complete(self) {
         match self {
             Self::Get { reply, .. } => reply.send(),
-            Self::Create { reply, .. } | Self::Delete { reply, .. } => reply.send(),
+            // Before the answer: so the caller, who keeps one too, is the last to let go of it. Memory that is freed by the
+            // thread that asked for it is cheaper by far.
+            Self::Create { change, reply, .. } => {
+                drop(change);
+                reply.send();
+            }
+            Self::Write { change, reply, .. } => {
+                drop(change);
+                reply.send();
+            }
+            Self::Delete { reply, .. } => reply.send(),
             Self::Touch { reply, .. } | Self::Flush { reply } => reply.send(),
-            Self::Write { reply, .. } => reply.send(),
             Self::List { reply, .. } => reply.send(),
             Self::Count { reply, .. } | Self::DeleteWhere { reply, .. } => reply.send(),
             _ => {}
