@@ -140,18 +140,18 @@ async fn what_waits_for_a_reopening_in_vain_did_not_happen() {
     soon("a save", session.save(&2)).await.unwrap_err();
     let hurried = session.clone().with_deadline(Duration::from_millis(300));
     let mut told = 0;
-    for _ in 0..10 {
+    // On a busy machine an attempt to reopen may take longer than it is given; then it is the deadline that ends the save.
+    for _ in 0..100 {
         match soon("a save", hurried.save(&3)).await.unwrap_err() {
             error @ Error::Unavailable { .. } => {
                 assert_eq!((error.outcome(), error.is_retryable()), (Outcome::DidNotHappen, true));
                 told += 1;
             }
-            // On a busy machine an attempt to reopen may take longer than it is given.
             Error::Interrupted { by: InterruptedBy::Deadline } => {}
             error => panic!("{error:?}"),
         }
     }
-    assert!(told >= 5, "only {told} of 10 were told");
+    assert!(told >= 10, "only {told} were told");
     disk.fail(None);
     soon("a save", session.save(&4)).await.unwrap();
     engine.shutdown().await.unwrap();
