@@ -1,5 +1,6 @@
 //! The SQLite backend: the one place that knows rusqlite.
 
+mod doubt;
 mod lock;
 mod log_sync;
 mod open;

@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use sessile::{Durability, Error, InterruptedBy, NewSession, Outcome};
+use rusqlite::Connection;
+use sessile::{CauseKind, Durability, Engine, Error, Health, InterruptedBy, NewSession, Outcome, Session};
 use sessile_tests::{
     Place, eventually, soon,
     vfs::{self, Call, CallKind, FileKind, Verdict, Watcher, codes},
@@ -155,4 +156,132 @@ async fn what_waits_for_a_reopening_in_vain_did_not_happen() {
     disk.fail(None);
     soon("a save", session.save(&4)).await.unwrap();
     engine.shutdown().await.unwrap();
+}
+
+/// An engine whose database's syncs fail, and another process that has the file open.
+struct Doubt {
+    place: Place,
+    disk: Arc<Disk>,
+    engine: Engine,
+    session: Session,
+    reader: Connection,
+    _watch: vfs::Watch,
+}
+
+impl Doubt {
+    /// Lets a checkpoint fail, after one that has moved a part of the log or none of it.
+    async fn begin(is_some_moved: bool) -> Self {
+        let place = Place::new();
+        let disk = Arc::new(Disk::default());
+        let watch = vfs::watch(&place.directory(), disk.clone());
+        let engine = place.builder().open().await.unwrap();
+        let session = engine.create(NewSession::with_id("a").data(&0)).await.unwrap();
+        let reader = place.connect();
+        let read = "SELECT count(*) FROM session";
+        loop {
+            eventually("all is moved", async || engine.stats().log_pages == 0).await;
+            engine.create(NewSession::new().data(&"in its first pages")).await.unwrap();
+            reader.execute_batch(&format!("BEGIN; {read}")).unwrap();
+            let busy = engine.stats().checkpoints_busy;
+            session.save(&1).await.unwrap();
+            if is_some_moved {
+                eventually("a checkpoint", async || engine.stats().checkpoints_busy > busy).await;
+            }
+            reader.execute_batch("COMMIT").unwrap();
+            let counts = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+            let (in_log, moved) = reader.query_row("PRAGMA wal_checkpoint(NOOP)", [], counts).unwrap();
+            // On a busy machine a checkpoint may have come too soon.
+            if moved < in_log && is_some_moved == (moved > 0) {
+                break;
+            }
+            session.touch_with(Durability::Committed).await.unwrap();
+        }
+        disk.fail(Some(FileKind::Database));
+        session.save(&2).await.unwrap();
+        eventually("a sync fails", async || disk.failed() > 0 && engine.stats().restarts > 0).await;
+        Self { place, disk, engine, session, reader, _watch: watch }
+    }
+}
+
+async fn goes_on(engine: &Engine, session: &Session, disk: &Disk) {
+    eventually("it recovers", async || matches!(engine.health(), Health::Ready)).await;
+    soon("a save", session.clone().with_durability(Durability::Synced).save(&4)).await.unwrap();
+    let cut = Place::new();
+    disk.after_a_power_cut(&cut.path());
+    holds(&cut, 4);
+}
+
+/// Checks that a file is whole, and the data of its session.
+fn holds(place: &Place, data: i64) {
+    let connection = place.connect();
+    let text = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(text("PRAGMA integrity_check"), "ok");
+    assert_eq!(text("SELECT data FROM current_session WHERE id = 'a'"), data.to_string());
+}
+
+#[tokio::test]
+async fn what_was_moved_without_a_sync_is_moved_again_once_nobody_else_has_the_file_open() {
+    let doubt = Doubt::begin(true).await;
+    doubt.disk.fail(None);
+    let patient = doubt.session.clone().with_deadline(Duration::from_secs(60));
+    let patient = tokio::spawn(async move { patient.save(&3).await });
+    let hurried = doubt.session.clone().with_deadline(Duration::from_millis(300));
+    let mut told = 0;
+    for _ in 0..10 {
+        match soon("a save", hurried.save(&5)).await.unwrap_err() {
+            Error::Unavailable { cause } => {
+                assert!(cause.message.contains("nobody else may have it open"), "{cause:?}");
+                told += 1;
+            }
+            // On a busy machine an attempt to reopen may take longer than it is given.
+            Error::Interrupted { by: InterruptedBy::Deadline } => {}
+            error => panic!("{error:?}"),
+        }
+    }
+    assert!(told >= 5, "only {told} of 10 were told");
+    assert!(!patient.is_finished());
+    // The last of the others does not take the log with it.
+    doubt.reader.close().unwrap();
+    soon("a save", patient).await.unwrap().unwrap();
+    goes_on(&doubt.engine, &doubt.session, &doubt.disk).await;
+    doubt.engine.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn where_nothing_was_moved_before_a_failed_sync_others_may_have_the_file_open() {
+    let doubt = Doubt::begin(false).await;
+    doubt.disk.fail(None);
+    goes_on(&doubt.engine, &doubt.session, &doubt.disk).await;
+    doubt.reader.close().unwrap();
+    doubt.engine.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_deleted_after_a_failed_sync_is_moved_whole_where_nothing_was_moved_before() {
+    let doubt = Doubt::begin(false).await;
+    doubt.reader.close().unwrap();
+    fs::remove_file(doubt.place.directory().join("sessions.db-wal")).unwrap();
+    let failed = doubt.disk.failed();
+    eventually("it is tried again", async || doubt.disk.failed() > failed + 2).await;
+    doubt.disk.fail(None);
+    goes_on(&doubt.engine, &doubt.session, &doubt.disk).await;
+    doubt.engine.shutdown().await.unwrap();
+    holds(&doubt.place, 4);
+}
+
+#[tokio::test]
+async fn a_log_deleted_after_a_failed_sync_is_the_end_where_a_part_was_moved_before() {
+    let doubt = Doubt::begin(true).await;
+    doubt.disk.fail(None);
+    fs::remove_file(doubt.place.directory().join("sessions.db-wal")).unwrap();
+    let given_up = async || match doubt.engine.health() {
+        Health::Degraded { cause, .. } => cause.kind == CauseKind::Replaced,
+        _ => false,
+    };
+    eventually("it gives up", given_up).await;
+    assert!(matches!(soon("a save", doubt.session.save(&3)).await, Err(Error::Unavailable { .. })));
+    doubt.reader.close().unwrap();
+    soon("the shutdown", doubt.engine.shutdown()).await.unwrap_err();
+    // As long as the power stays on.
+    holds(&doubt.place, 2);
 }

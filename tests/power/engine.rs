@@ -11,7 +11,7 @@ use crate::{
     clients::Habits,
     content::{Content, Datum, NAME},
     cuts::{Findings, Plan, cut},
-    script::{life, life_with_failing_syncs},
+    script::{life, life_with_failing_syncs, life_with_failing_syncs_of_what_was_moved_in_part},
 };
 
 /// Most writes of an application are committed, some synced.
@@ -68,6 +68,21 @@ fn a_sync_that_failed_costs_nothing_that_is_synced_afterwards() {
         findings.add(cut(&life.recording(), plan, &mut random, &mut sample));
     }
     println!("figure: power_failed_sync {findings}");
+    findings.demand_none();
+}
+
+#[test]
+fn a_sync_that_failed_after_a_checkpoint_cut_short_costs_nothing_of_what_that_had_moved() {
+    let runtime = Runtime::new().unwrap();
+    let mut random = Random::seeded();
+    let mut findings = Findings::default();
+    for _ in 0..effort(1, 8) {
+        let life = runtime.block_on(life_with_failing_syncs_of_what_was_moved_in_part(&mut random, HABITS, 4));
+        let plan = Plan { writes: 1, sectors: 1, sample_every: 100 };
+        let mut sample = |directory: &std::path::Path, content: &Content| engine_goes_on(&runtime, directory, content);
+        findings.add(cut(&life.recording(), plan, &mut random, &mut sample));
+    }
+    println!("figure: power_failed_sync_moved_in_part {findings}");
     findings.demand_none();
 }
 

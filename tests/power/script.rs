@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use sessile::{Engine, Health, testing::Faults};
+use sessile::{Engine, Health, NewSession, testing::Faults};
 use sessile_tests::{
     Place, Random, eventually,
     vfs::{CallKind, FileKind, Times, Verdict, codes, watch},
@@ -17,6 +17,10 @@ use crate::{
 
 /// Clients at the same time: their operations meet in batches.
 const CLIENTS: usize = 3;
+/// Sessions that nobody writes to again, so that their pages are written by one checkpoint only.
+const BYSTANDERS: usize = 10;
+
+const FAILS: Verdict = Verdict::Fail(codes::SQLITE_IOERR_FSYNC);
 
 /// A recorded life.
 pub struct Life {
@@ -154,23 +158,78 @@ pub async fn plain_life(random: &mut Random, habits: Habits, operations: usize, 
 pub async fn life_with_failing_syncs(random: &mut Random, habits: Habits, operations: usize) -> Life {
     let mut stage = Stage::open(Place::new(), random, habits).await;
     let breaker = Arc::clone(&stage.ledger.recorder.breaker);
-    let fails = Verdict::Fail(codes::SQLITE_IOERR_FSYNC);
     for nth in 0..4 {
         stage.work(operations).await;
-        breaker.order(CallKind::Sync, FileKind::Log, nth, Times::Once, fails);
+        breaker.order(CallKind::Sync, FileKind::Log, nth, Times::Once, FAILS);
         stage.work(operations).await;
     }
     let restarts = stage.engine.stats().restarts;
-    breaker.order(CallKind::Sync, FileKind::Database, 0, Times::Once, fails);
+    breaker.order(CallKind::Sync, FileKind::Database, 0, Times::Once, FAILS);
     stage.work(operations).await;
     let recovered = async || stage.engine.stats().restarts > restarts && matches!(stage.engine.health(), Health::Ready);
     eventually("the recovery from a checkpoint that failed", recovered).await;
     stage.work(operations).await;
     // The next engine knows nothing of it.
-    breaker.order(CallKind::Sync, FileKind::Log, 0, Times::ForEver, fails);
+    breaker.order(CallKind::Sync, FileKind::Log, 0, Times::ForEver, FAILS);
     stage.engine.shutdown().await.expect_err("the last commit cannot be synced");
     breaker.lift();
     stage.open_anew().await;
     stage.work(operations).await;
     stage.end().await
+}
+
+/// A life in which a reader cuts checkpoints short, which sync nothing then, and the sync of the next one fails: while
+/// nobody else has the file open, while the reader still has, and at a shutdown.
+pub async fn life_with_failing_syncs_of_what_was_moved_in_part(
+    random: &mut Random,
+    habits: Habits,
+    operations: usize,
+) -> Life {
+    let mut stage = Stage::open(Place::new(), random, habits).await;
+    let bystander = stage.engine.create(NewSession::with_id("bystander")).await.unwrap();
+    let breaker = Arc::clone(&stage.ledger.recorder.breaker);
+    for stays_open in [false, true] {
+        let reader = move_in_part(&mut stage, operations).await;
+        let reader = stays_open.then_some(reader);
+        let (hits, restarts) = (breaker.hits(), stage.engine.stats().restarts);
+        breaker.order(CallKind::Sync, FileKind::Database, 0, Times::Once, FAILS);
+        bystander.touch().await.unwrap();
+        let failed = async || breaker.hits() > hits && stage.engine.stats().restarts > restarts;
+        eventually("a checkpoint fails", failed).await;
+        drop(reader);
+        eventually("the recovery", async || matches!(stage.engine.health(), Health::Ready)).await;
+        stage.work(operations).await;
+        stage.quiet().await;
+        stage.work(operations).await;
+    }
+    drop(move_in_part(&mut stage, operations).await);
+    let hits = breaker.hits();
+    breaker.order(CallKind::Sync, FileKind::Database, 0, Times::Once, FAILS);
+    stage.restart().await;
+    assert_eq!(breaker.hits(), hits + 1, "the last checkpoint failed");
+    stage.work(operations).await;
+    stage.quiet().await;
+    stage.work(operations).await;
+    stage.end().await
+}
+
+/// Lets a checkpoint move a part of the log. Returns the connection that kept it from the rest, and does not any more.
+async fn move_in_part(stage: &mut Stage, operations: usize) -> Connection {
+    for _ in 0..20 {
+        for _ in 0..BYSTANDERS {
+            stage.engine.create(NewSession::new().data(&"x".repeat(1_000))).await.unwrap();
+        }
+        let reader = stage.place.connect();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM session").unwrap();
+        stage.work(operations).await;
+        stage.quiet().await;
+        reader.execute_batch("COMMIT").unwrap();
+        let counts = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+        let (in_log, moved) = reader.query_row("PRAGMA wal_checkpoint(NOOP)", [], counts).unwrap();
+        if (1..in_log).contains(&moved) {
+            return reader;
+        }
+        // On a busy machine all may have been moved before the reader began.
+    }
+    panic!("no checkpoint was cut short");
 }

@@ -67,6 +67,8 @@ pub struct Sqlite {
     file: Option<OpenFile>,
     /// From the end of the opening on.
     log_sync: Option<LogSync>,
+    /// A sync of the database may have failed.
+    pub(super) is_in_doubt: bool,
     /// Pages in the log after the last commit.
     pub(super) log_pages: Arc<AtomicU64>,
     pub(super) data_version: i64,
@@ -174,6 +176,7 @@ impl Sqlite {
             options,
             file,
             log_sync: None,
+            is_in_doubt: false,
             log_pages: Arc::default(),
             data_version: 0,
             serial_next: 0,
@@ -259,12 +262,17 @@ impl Sqlite {
             file.note_log();
         }
         // The file is accepted: from now on its log is ours to move.
-        self.keep_log_on_close(false)
+        self.keep_log_on_close(false).map_err(storage)
     }
 
-    fn keep_log_on_close(&self, keep: bool) -> Result<(), OpenError> {
+    pub(super) fn keep_log_on_close(&self, keep: bool) -> Result<(), Cause> {
         let set = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep);
-        set.map(drop).map_err(open_error)
+        set.map(drop).map_err(|error| cause(&error))
+    }
+
+    /// Returns whether the log was deleted, so that our connection alone has it.
+    pub(super) fn is_log_gone(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| matches!(file.look(), Place::LogGone))
     }
 
     /// Makes sure that what was committed just now can be found by whoever opens the file next: SQLite goes on with files
@@ -296,9 +304,7 @@ impl Sqlite {
             return Ok(());
         }
         file.is_log_cut = true;
-        self.connection
-            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-            .map_err(|error| cause(&error))?;
+        self.keep_log_on_close(true)?;
         Err(log_was_cut())
     }
 
@@ -314,10 +320,6 @@ impl Sqlite {
     /// Opens the same file anew after a fault.
     pub(super) fn open_again(&mut self) -> Result<(), Cause> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        let as_cause = |error: OpenError| match error {
-            OpenError::Storage { cause } => cause,
-            other => Cause::new(CauseKind::Other, other),
-        };
         let is_log_gone = match file.look() {
             Place::AsWeLeftIt => false,
             Place::LogGone => true,
@@ -330,6 +332,7 @@ impl Sqlite {
             })?;
         }
         let path = file.path.clone();
+        self.end_doubt(is_log_gone)?;
         if is_log_gone {
             // All that was committed is moved by the connection that can still read it; then a new log can begin.
             self.rollback()?;
@@ -337,11 +340,7 @@ impl Sqlite {
             if moved.pages_left > 0 {
                 return Err(Cause::new(CauseKind::Busy, "the log was deleted, and a reader keeps it from being moved"));
             }
-            let nothing = Connection::open_in_memory().map_err(|error| cause(&error))?;
-            drop(std::mem::replace(&mut self.connection, nothing));
-            if let Some(file) = &mut self.file {
-                file.beside.iter_mut().for_each(|(_, identity)| *identity = None);
-            }
+            self.disconnect()?;
         }
         // Before the other is closed, so that the log is not checkpointed and unlinked in between.
         let connection = connect(Some(&path), &self.options).map_err(as_cause)?;
@@ -353,6 +352,19 @@ impl Sqlite {
         }
         self.begin_log_anew()?;
         self.settle().map_err(as_cause)
+    }
+
+    /// Closes the connection. Whatever log is there next is ours.
+    pub(super) fn disconnect(&mut self) -> Result<(), Cause> {
+        let nothing = Connection::open_in_memory().map_err(|error| cause(&error))?;
+        if let Err((connection, error)) = std::mem::replace(&mut self.connection, nothing).close() {
+            self.connection = connection;
+            return Err(cause(&error));
+        }
+        if let Some(file) = &mut self.file {
+            file.beside.iter_mut().for_each(|(_, identity)| *identity = None);
+        }
+        Ok(())
     }
 
     /// Moves what the log holds into the database, and empties it, if nobody reads it.
@@ -383,6 +395,13 @@ impl Sqlite {
 
 fn storage(cause: Cause) -> OpenError {
     OpenError::Storage { cause }
+}
+
+pub(super) fn as_cause(error: OpenError) -> Cause {
+    match error {
+        OpenError::Storage { cause } => cause,
+        other => Cause::new(CauseKind::Other, other),
+    }
 }
 
 /// Locks the file and makes it where it is missing.

@@ -80,11 +80,18 @@ impl Sqlite {
         Ok(Some(Row { stored, activity }))
     }
 
-    fn run_checkpoint(&self, sql: &str) -> Result<Checkpoint, Cause> {
-        let (busy, in_log, moved): (bool, i64, i64) = self
-            .statement(sql)?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .map_err(|error| cause(&error))?;
+    fn run_checkpoint(&mut self, sql: &str) -> Result<Checkpoint, Cause> {
+        let run = self.statement(sql).and_then(|mut checkpoint| {
+            let told = checkpoint.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+            told.map_err(|error| cause(&error))
+        });
+        let (busy, in_log, moved): (bool, i64, i64) = match run {
+            Err(cause) if cause.kind == CauseKind::Io => {
+                self.doubt_database()?;
+                return Err(cause);
+            }
+            told => told?,
+        };
         // Where somebody else is at it, neither is told, and all that there was is left.
         if in_log >= 0 {
             self.log_pages.store((in_log - moved).max(0).cast_unsigned(), Ordering::Relaxed);
