@@ -344,6 +344,10 @@ impl Sqlite {
         }
         // Before the other is closed, so that the log is not checkpointed and unlinked in between.
         let connection = connect(Some(&path), &self.options).map_err(as_cause)?;
+        if self.is_log_gone() {
+            // In this moment, perhaps: then the other still has it, and this one an empty one.
+            return Err(Cause::new(CauseKind::Busy, "the log was deleted while the file was opened again"));
+        }
         drop(std::mem::replace(&mut self.connection, connection));
         self.synced = false;
         self.data_version = 0;
