@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!   storage/src/{cell, held, admission, reply, mailbox, health}.rs ─┐                ┌─ std + crossbeam   (their crates)
-//!   actors/src/{slot, registry}.rs ─────────────────────────────────┴─▶ crate::sync ─┴─ loom/sync.rs      (here)
+//!   actors/src/{slot, registry}.rs ─────────────────────────────────┴─▶ crate::sync ─┴─ models/sync.rs, of loom's types
 //! ```
 //!
 //! A model ends by itself: a wake-up that is lost, or an answer that never comes, is a deadlock, and loom reports it.
@@ -16,61 +16,30 @@
 //!
 //! **Mutants.** At each ordering that matters, and at each step that could seem to be superfluous, the code names a
 //! mutant: `ordering("cell: a touch releases its time", …)`, `omitted("slot: …")`. With the mutant on, the ordering is
-//! `Relaxed`, the step left out, and the model named beside it here must fail. A mutant runs in a process of its own: a
-//! model that fails leaves its threads where they stand, and a deadlock found in a destructor aborts.
+//! `Relaxed`, the step left out, and the model named beside it here must fail.
 //!
 //! ```text
 //! cargo test -p sessile-tests --test loom -- cell              the models and mutants of one module
 //! cargo test -p sessile-tests --test loom -- --nocapture       with the counts
-//! SESSILE_LOOM_MUTANT='cell: a touch rechecks the state' cargo test -p sessile-tests --test loom -- cell
+//! SESSILE_MUTANT='cell: a touch rechecks the state' cargo test -p sessile-tests --test loom -- cell
 //! ```
 //!
 //! What loom cannot do: more than five threads; a wait that times out; orders that need `SeqCst` accesses (there are
 //! none); a switch inside a critical section that touches nothing shared, so a `try_lock` never meets one. `Arc` is std's
 //! even here: `self: &Arc<Self>` takes no other, and nothing is decided by a count of references.
 
-macro_rules! pure {
-    ($($name:ident = $path:literal;)*) => {
-        $(
-            #[allow(
-                dead_code,
-                unreachable_pub,
-                unused_imports,
-                clippy::pedantic,
-                reason = "it is linted in its own crate; no model uses all of it"
-            )]
-            #[path = $path]
-            mod $name;
-        )*
-    };
-}
+use loom as explorer;
 
-pure! {
-    admission = "../storage/src/admission.rs";
-    cell = "../storage/src/cell.rs";
-    health = "../storage/src/health.rs";
-    held = "../storage/src/held.rs";
-    mailbox = "../storage/src/mailbox.rs";
-    reply = "../storage/src/reply.rs";
-    registry = "../actors/src/registry.rs";
-    slot = "../actors/src/slot.rs";
-}
-
-#[path = "loom/explore.rs"]
 #[macro_use]
-mod explore;
-#[path = "loom/sync.rs"]
-mod sync;
-
-#[path = "loom/actor.rs"]
-mod actor;
-#[path = "loom/caller.rs"]
-mod caller;
+mod models;
+use models::*;
 
 #[path = "loom/admission_model.rs"]
 mod admission_model;
 #[path = "loom/cell_model.rs"]
 mod cell_model;
+#[path = "loom/explore.rs"]
+mod explore;
 #[path = "loom/held_model.rs"]
 mod held_model;
 #[path = "loom/mailbox_on_crossbeam.rs"]

@@ -15,40 +15,14 @@
 //!
 //! **Mutants** are those of `tests/loom.rs`: a step behind `omitted("…")` is left out, and the model named beside it must fail.
 
-macro_rules! pure {
-    ($($name:ident = $path:literal;)*) => {
-        $(
-            #[allow(
-                dead_code,
-                unreachable_pub,
-                unused_imports,
-                clippy::pedantic,
-                reason = "it is linted in its own crate; no model uses all of it"
-            )]
-            #[path = $path]
-            mod $name;
-        )*
-    };
-}
+use shuttle as explorer;
 
-pure! {
-    admission = "../storage/src/admission.rs";
-    cell = "../storage/src/cell.rs";
-    held = "../storage/src/held.rs";
-    mailbox = "../storage/src/mailbox.rs";
-    reply = "../storage/src/reply.rs";
-    registry = "../actors/src/registry.rs";
-    slot = "../actors/src/slot.rs";
-    // Shared with loom's models.
-    actor = "loom/actor.rs";
-    caller = "loom/caller.rs";
-}
+#[macro_use]
+mod models;
+use models::*;
 
 #[path = "randomised/explore.rs"]
-#[macro_use]
 mod explore;
-#[path = "randomised/sync.rs"]
-mod sync;
 
 #[path = "randomised/admission_model.rs"]
 mod admission_model;

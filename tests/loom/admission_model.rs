@@ -15,8 +15,9 @@ use crate::{
     admission::{Admission, Bounds, Permit, Refused},
     explore::{
         Preemptions::{AtMost, Unbounded},
-        explore, join,
+        explore,
     },
+    join,
     sync::{Arc, AtomicBool, AtomicUsize, Ordering},
 };
 

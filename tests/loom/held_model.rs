@@ -7,10 +7,11 @@ use crate::{
     cell::{Activity, Cell, Deadlines, NEVER},
     explore::{
         Preemptions::{AtMost, Unbounded},
-        explore, join,
+        explore,
     },
     health::{Phase, Vitals},
     held::{Held, Weigh},
+    join,
     mailbox::{Received, mailbox},
     sync::{Arc, AtomicUsize, Ordering, omitted},
 };

@@ -3,28 +3,17 @@
 use loom::thread::{self, JoinHandle};
 
 use crate::{
+    actor::NoActor,
     caller::{Answer, Caller, Way, call},
     cell::{Activity, Cell, Deadlines, NEVER},
-    explore::{Preemptions::AtMost, explore, join},
+    explore::{Preemptions::AtMost, explore},
     held::{Held, Weigh},
+    join,
     mailbox::{Inbox, Mailbox, Received, mailbox},
     reply::Reply,
-    slot::{self, ActorPort},
+    slot,
     sync::{Arc, AtomicUsize, Ordering, omitted},
 };
-
-/// The requests go straight to storage.
-struct NoActor;
-
-impl ActorPort for NoActor {
-    type Message = ();
-
-    fn send(&self, (): ()) -> Result<(), ()> {
-        Err(())
-    }
-
-    fn drain(&self) {}
-}
 
 /// A record, which is but its version.
 struct Record(usize);

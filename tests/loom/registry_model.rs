@@ -9,28 +9,16 @@ use std::{
 use loom::thread::{self, JoinHandle};
 
 use crate::{
+    actor::NoActor,
     explore::{
         Preemptions::{AtMost, Unbounded},
-        explore, join,
+        explore,
     },
+    join,
     registry::{self, Bounds},
-    slot::{self, ActorPort},
+    slot,
     sync::Arc,
 };
-
-/// No actor is brought up in these models.
-#[derive(Debug)]
-struct NoActor;
-
-impl ActorPort for NoActor {
-    type Message = ();
-
-    fn send(&self, (): ()) -> Result<(), ()> {
-        Err(())
-    }
-
-    fn drain(&self) {}
-}
 
 type Slot = slot::Slot<NoActor, ()>;
 // Loom needs each run to be the same: no random seed.

@@ -5,30 +5,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use loom::thread::{self, JoinHandle};
 
 use crate::{
+    actor::NoActor,
     admission::{Admission, Bounds, Permit},
     caller::{Answer, Caller, Way, call},
     explore::{
         Preemptions::{AtMost, Unbounded},
-        explore, join,
+        explore,
     },
+    join,
     mailbox::{Inbox, Mailbox, Received, mailbox},
     reply::{Reply, Stage},
-    slot::{self, ActorPort},
+    slot,
     sync::Arc,
 };
-
-/// These requests go straight to storage.
-struct NoActor;
-
-impl ActorPort for NoActor {
-    type Message = ();
-
-    fn send(&self, (): ()) -> Result<(), ()> {
-        Err(())
-    }
-
-    fn drain(&self) {}
-}
 
 type Slot = slot::Slot<NoActor, ()>;
 type Request = Reply<Way, Occupied>;

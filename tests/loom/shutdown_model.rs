@@ -5,7 +5,8 @@ use loom::thread::{self, JoinHandle};
 use crate::{
     admission::{Admission, Bounds, Permit, Refused},
     caller::{Answer, Way, call},
-    explore::{Preemptions::AtMost, explore, join},
+    explore::{Preemptions::AtMost, explore},
+    join,
     mailbox::{Inbox, Mailbox, Received, mailbox},
     reply::Reply,
     sync::Arc,

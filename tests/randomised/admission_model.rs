@@ -13,7 +13,8 @@ use shuttle::{
 
 use crate::{
     admission::{Admission, Bounds},
-    explore::{explore, join},
+    explore::explore,
+    join,
     sync::{Arc, AtomicUsize, Ordering},
 };
 

@@ -4,7 +4,8 @@ use shuttle::thread;
 
 use crate::{
     cell::{Activity, Cell, Deadlines, NEVER, Touch},
-    explore::{explore, join},
+    explore::explore,
+    join,
     mailbox::{Received, mailbox},
     sync::Arc,
 };

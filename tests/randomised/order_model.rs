@@ -4,28 +4,17 @@
 use shuttle::thread::{self, JoinHandle};
 
 use crate::{
+    actor::NoActor,
     caller::{Answer, Caller, Way, call},
     cell::{Activity, Cell, Deadlines, NEVER},
-    explore::{explore, join},
+    explore::explore,
     held::{Held, Weigh},
+    join,
     mailbox::{Inbox, Mailbox, Received, mailbox},
     reply::Reply,
-    slot::{self, ActorPort},
+    slot,
     sync::{Arc, AtomicUsize, Ordering},
 };
-
-/// The requests go straight to storage.
-struct NoActor;
-
-impl ActorPort for NoActor {
-    type Message = ();
-
-    fn send(&self, (): ()) -> Result<(), ()> {
-        Err(())
-    }
-
-    fn drain(&self) {}
-}
 
 /// A record, which is but its version.
 struct Record(usize);

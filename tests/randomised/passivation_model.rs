@@ -8,7 +8,8 @@ use shuttle::thread::{self, JoinHandle};
 use crate::{
     actor::ActorRef,
     caller::{Answer, Caller, Way, call},
-    explore::{explore, join},
+    explore::explore,
+    join,
     registry::{self, Bounds, Entered},
     reply::{Reply, Stage},
     slot::{self, ActorPort},

@@ -8,7 +8,8 @@ use shuttle::{
 use crate::{
     admission::{Admission, Bounds, Permit, Refused},
     caller::{Answer, Way, call},
-    explore::{explore, join},
+    explore::explore,
+    join,
     mailbox::{Inbox, Mailbox, Received, mailbox},
     reply::Reply,
     sync::Arc,

@@ -71,7 +71,7 @@ impl<T> Receiver<T> {
             match state.queue.pop_front() {
                 Some(message) => return Ok(message),
                 None if state.senders == 0 => return Err(RecvError),
-                None => state = self.0.changed.wait(state).expect("loom's mutex is not poisoned"),
+                None => state = self.0.changed.wait(state).expect("a panic ends the model"),
             }
         }
     }

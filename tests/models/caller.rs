@@ -36,7 +36,7 @@ impl Caller {
         let mut answers = lock(&self.0.answers);
         loop {
             match answers.as_slice() {
-                [] => answers = self.0.came.wait(answers).expect("loom's mutex is not poisoned"),
+                [] => answers = self.0.came.wait(answers).expect("a panic ends the model"),
                 [answer] => return *answer,
                 more => panic!("answered more than once: {more:?}"),
             }
