@@ -1,5 +1,6 @@
 //! What the two explorers, `tests/loom.rs` and `tests/randomised.rs`, have in common: the files that ship, compiled beside
-//! a `sync` of the explorer's types; stand-ins for what surrounds them; mutants.
+//! a `sync` of the explorer's types; stand-ins for what surrounds them; mutants; and the models
+//! that both run, each in a size of its own.
 
 #![allow(dead_code, unused_imports, reason = "neither explorer uses all of it")]
 
@@ -32,6 +33,9 @@ pub(crate) mod actor;
 pub(crate) mod caller;
 #[macro_use]
 pub(crate) mod mutants;
+pub(crate) mod order;
+pub(crate) mod passivation;
+pub(crate) mod shutdown;
 pub(crate) mod sync;
 
 /// Waits for the threads of a model.

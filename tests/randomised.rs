@@ -5,7 +5,7 @@
 //! types. Shuttle runs one thread at a time and chooses at each step which: half of the schedules step by step at random,
 //! half by priorities that change at a few places (PCT: Burckhardt and others, "A randomized scheduler with probabilistic
 //! guarantees of finding bugs", ASPLOS 2010). A lost wake-up or a lost answer is a deadlock, which shuttle reports. It knows
-//! no weak memory orders: those are loom's to check.
+//! no weak memory orders: those are loom's to check. What both have in common is in `models.rs`.
 //!
 //! ```text
 //! cargo test -p sessile-tests --test randomised -- --nocapture       with the counts

@@ -52,7 +52,7 @@ pub(crate) fn explore<M: Fn() + Send + Sync + 'static>(preemptions: Preemptions,
 #[test]
 fn every_hook_has_a_mutant_and_every_mutant_a_hook() {
     let stand_ins =
-        [include_str!("../models/channel.rs"), include_str!("held_model.rs"), include_str!("order_model.rs")];
+        [include_str!("../models/channel.rs"), include_str!("held_model.rs"), include_str!("../models/order.rs")];
     let hooks = names(&[SHIPPED, &stand_ins].concat(), &["ordering(", "omitted("]);
     let mutants = names(
         &[
