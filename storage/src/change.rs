@@ -276,7 +276,7 @@ impl Change {
     #[doc(hidden)]
     pub fn apply_to(&self, stored: &mut Stored) {
         if let Some(data) = &self.data {
-            stored.data = data.kept();
+            stored.data = data.clone();
         }
         if let Some(user) = &self.user {
             stored.user.clone_from(user);

@@ -27,8 +27,6 @@ pub enum Durability {
     Synced,
 }
 
-/// Data up to so many bytes is copied into what is kept of it.
-const COPIED_BYTES_MAX: usize = 1_024;
 /// Memory for encoding that a thread keeps, in bytes.
 const ENCODED_KEPT_BYTES: usize = 64 << 10;
 
@@ -74,17 +72,6 @@ impl Data {
                 serde_json::error::Category::Data | serde_json::error::Category::Io => DecodeCategory::Data,
             },
         })
-    }
-
-    /// Returns the data for keeping: copied where that is cheaper than to let another thread free what this one keeps.
-    pub(crate) fn kept(&self) -> Self {
-        let copied = |bytes: &Bytes| {
-            if bytes.len() <= COPIED_BYTES_MAX { Bytes::copy_from_slice(bytes) } else { bytes.clone() }
-        };
-        match self {
-            Self::Json(text) => Self::Json(copied(text)),
-            Self::Raw(bytes) => Self::Raw(copied(bytes)),
-        }
     }
 
     /// Returns the bytes.
