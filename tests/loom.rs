@@ -6,7 +6,7 @@
 //! What is checked is the code that ships, not a copy of it.
 //!
 //! ```text
-//!   storage/src/{cell, held, admission, reply, mailbox, health}.rs ─┐                ┌─ std + crossbeam   (their crates)
+//!   storage/src/{cell, dirty, held, admission, reply, mailbox, health}.rs ─┐                ┌─ std + crossbeam   (their crates)
 //!   actors/src/{slot, registry}.rs ─────────────────────────────────┴─▶ crate::sync ─┴─ models/sync.rs, of loom's types
 //! ```
 //!
@@ -38,6 +38,8 @@ use models::*;
 mod admission_model;
 #[path = "loom/cell_model.rs"]
 mod cell_model;
+#[path = "loom/dirty_model.rs"]
+mod dirty_model;
 #[path = "loom/explore.rs"]
 mod explore;
 #[path = "loom/held_model.rs"]

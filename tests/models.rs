@@ -21,6 +21,7 @@ macro_rules! shipped {
 shipped! {
     admission = "../storage/src/admission.rs";
     cell = "../storage/src/cell.rs";
+    dirty = "../storage/src/dirty.rs";
     health = "../storage/src/health.rs";
     held = "../storage/src/held.rs";
     mailbox = "../storage/src/mailbox.rs";

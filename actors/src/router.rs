@@ -281,7 +281,11 @@ impl Router {
         let (monotonic, now) = self.clock.read();
         match cell.touch(now) {
             Touch::Counted => {}
-            Touch::CountedFirst => self.mailbox.send(Command::Dirty(Arc::clone(cell))),
+            Touch::CountedFirst => {
+                if self.shared.dirty.add(Arc::clone(cell)) {
+                    self.mailbox.send(Command::Dirty);
+                }
+            }
             Touch::Expired => return Some(Err(Error::NotFound)),
             Touch::Frozen | Touch::Gone => return None,
         }

@@ -4,7 +4,6 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     admission::Permit,
-    cell::Cell,
     change::Change,
     error::{Cause, CauseKind, Error, InterruptedBy, Result},
     held::Held,
@@ -267,8 +266,8 @@ pub enum Command {
         /// Done.
         reply: ReplyTo<()>,
     },
-    /// A hint that a cell has touches to flush.
-    Dirty(Arc<Cell>),
+    /// A hint that cells have touches to flush: [`crate::dirty`].
+    Dirty,
     /// A live session was passivated: its memory is not to be written any more.
     Retire(Arc<HeldRecord>),
     /// Asks to look for foreign writes.

@@ -5,7 +5,7 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`cell`] | a row's activity, shared by handles and the storage thread |
+//! | [`cell`], [`dirty`] | a row's activity, shared by handles and the storage thread; which are to be flushed |
 //! | [`held`] | the record of a live session in memory |
 //! | [`admission`] | what is in flight, and who waits |
 //! | [`reply`] | one request's way back |
@@ -23,6 +23,7 @@ pub mod cell;
 pub mod change;
 pub mod clock;
 pub mod command;
+pub mod dirty;
 pub mod error;
 pub mod health;
 pub mod held;

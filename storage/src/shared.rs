@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use crate::{error::Cause, health::Vitals};
+use crate::{cell::Cell, dirty::Dirty, error::Cause, health::Vitals};
 
 /// A number that only informs: nothing is decided by it.
 #[derive(Debug, Default)]
@@ -78,6 +78,8 @@ pub struct Shared {
     pub vitals: Vitals,
     /// Counters.
     pub counters: Counters,
+    /// Cells with touches to flush.
+    pub dirty: Dirty<Arc<Cell>>,
     /// Bytes of records held in memory.
     pub bytes_held: Arc<AtomicUsize>,
     /// Since when, in unix microseconds, and why the database refuses, by the kind of work.

@@ -4,6 +4,7 @@ use shuttle::thread;
 
 use crate::{
     cell::{Activity, Cell, Deadlines, NEVER, Touch},
+    dirty::Dirty,
     explore::explore,
     join,
     mailbox::{Received, mailbox},
@@ -18,17 +19,22 @@ fn touches_of_many_are_counted_once_and_flushed() {
     explore(|| {
         let deadlines = Deadlines { idle_timeout: NEVER, expires_at: NEVER };
         let cell = Arc::new(Cell::new(1, Activity { last_active: 0, count: 0 }, deadlines));
+        let dirty = Arc::new(Dirty::default());
         let (mailbox, inbox) = mailbox();
         let touchers: Vec<_> = (0..TOUCHERS)
             .map(|number| {
-                let (cell, mailbox) = (Arc::clone(&cell), mailbox.clone());
+                let (cell, dirty, mailbox) = (Arc::clone(&cell), Arc::clone(&dirty), mailbox.clone());
                 thread::spawn(move || {
                     for again in 0..TOUCHES {
                         let now = 1 + number * TOUCHES + again;
                         loop {
                             match cell.touch(now) {
                                 Touch::Counted => {}
-                                Touch::CountedFirst => mailbox.send(()),
+                                Touch::CountedFirst => {
+                                    if dirty.add(()) {
+                                        mailbox.send(());
+                                    }
+                                }
                                 // The real one goes by a message then; storage is done with the cell when it comes.
                                 Touch::Frozen => {
                                     thread::yield_now();
@@ -45,10 +51,11 @@ fn touches_of_many_are_counted_once_and_flushed() {
             .collect();
         drop(mailbox);
         let storage = {
-            let cell = Arc::clone(&cell);
+            let (cell, dirty) = (Arc::clone(&cell), Arc::clone(&dirty));
             thread::spawn(move || {
                 let mut flushed = cell.activity();
                 while let Received::Command(()) = inbox.receive(None) {
+                    assert!(!dirty.take_all().is_empty(), "told of nothing");
                     let taken = cell.take();
                     assert!(taken.count >= flushed.count && taken.last_active >= flushed.last_active);
                     flushed = taken;

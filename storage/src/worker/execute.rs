@@ -69,7 +69,7 @@ impl<B: Backend> Worker<B> {
             }
             // Taken apart before a batch is made.
             Command::DeleteWhere { .. }
-            | Command::Dirty(_)
+            | Command::Dirty
             | Command::Retire(_)
             | Command::CheckForeign
             | Command::Shutdown => {}

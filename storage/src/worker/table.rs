@@ -295,13 +295,11 @@ impl Table {
         self.staged.flushed.push((serial, activity));
     }
 
-    /// Notes a hint; returns whether the cell is in use.
-    pub(crate) fn note_dirty(&mut self, cell: &Arc<Cell>) -> bool {
-        let known = self.entries.get(&cell.serial()).is_some_and(|entry| Arc::ptr_eq(&entry.cell, cell));
-        if known {
+    /// Notes that a cell has touches to flush, if it is in use.
+    pub(crate) fn note_dirty(&mut self, cell: &Arc<Cell>) {
+        if self.entries.get(&cell.serial()).is_some_and(|entry| Arc::ptr_eq(&entry.cell, cell)) {
             self.mark_dirty(cell.serial());
         }
-        known
     }
 
     fn mark_dirty(&mut self, serial: i64) {

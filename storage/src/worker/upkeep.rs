@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     backend::{Backend, Meta, Read, ReadError},
-    cell::{Activity, Cell},
+    cell::Activity,
     command::{Command, HeldRecord},
     error::{Cause, CauseKind, InterruptedBy},
     record::Durability,
@@ -23,13 +23,6 @@ const CLOCK_MARK_INTERVAL_US: i64 = 60_000_000;
 const TRY_AGAIN_US: i64 = 1_000_000;
 
 impl<B: Backend> Worker<B> {
-    /// Notes that a cell has touches to flush.
-    pub(crate) fn note_dirty(&mut self, cell: &Arc<Cell>) {
-        if self.table.note_dirty(cell) {
-            self.flush_soon();
-        }
-    }
-
     /// Lets go of a passivated session.
     pub(crate) fn release(&mut self, held: &Arc<HeldRecord>) {
         self.table.release(held);
@@ -39,7 +32,8 @@ impl<B: Backend> Worker<B> {
         self.shared.counters.cells.set(self.table.len() as u64);
     }
 
-    pub(super) fn flush_soon(&mut self) {
+    /// Begins the interval at whose end there is a flush, if none has begun.
+    pub(crate) fn flush_soon(&mut self) {
         if self.timers.flush.is_none() {
             self.timers.flush = Some(self.clock.monotonic().saturating_add(self.settings.flush_interval));
         }
@@ -144,6 +138,9 @@ impl<B: Backend> Worker<B> {
 
     /// Writes up to `rows_max` dirty cells in the running transaction.
     pub(super) fn flush(&mut self, rows_max: usize) -> Result<(), Cause> {
+        for cell in self.shared.dirty.take_all() {
+            self.table.note_dirty(&cell);
+        }
         self.write_dirty(rows_max)?;
         let now = self.clock.monotonic();
         // What did not fit goes next.
