@@ -3,17 +3,19 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use bytes::Bytes;
-use jiff::tz::TimeZone;
 use rusqlite::Connection;
 use sessile::{Change, Error, NewSession, Record};
 use sessile_storage::{
-    backend::{Backend, Read, Row},
-    cell::Activity,
+    backend::{Backend, Read},
     id::SessionId,
-    record::{Data, Durability, Metadata, Stored},
-    sqlite::{OpenOptions, Sqlite},
+    record::{Data, Stored},
+    sqlite::Sqlite,
 };
-use sessile_tests::{Place, Random, Rig, effort, eventually, read};
+use sessile_tests::{
+    Place, Random, Rig,
+    backend::{as_killed, fold_all, json, open, row, stored, write},
+    effort, eventually, read,
+};
 
 /// Steps of the random test.
 const STEPS: (u64, u64) = (20_000, 400_000);
@@ -22,45 +24,8 @@ const ENTRIES_MAX: i64 = 131_072;
 /// Past what is quiet.
 const AT_REST: Duration = Duration::from_secs(1);
 
-fn open(path: &Path) -> Sqlite {
-    let options = OpenOptions {
-        path: Some(path.to_owned()),
-        cache_bytes: 40_000_000,
-        take_over_zone: TimeZone::UTC,
-        only_existing: false,
-    };
-    Sqlite::open(options).expect("it opens").0
-}
-
-fn write(backend: &mut Sqlite) {
-    backend.begin_write(Durability::Committed, Duration::from_secs(5)).unwrap();
-    backend.foreign_writes().unwrap();
-}
-
 fn entries(connection: &Connection) -> i64 {
     connection.query_row("SELECT count(*) FROM save_log", [], |row| row.get(0)).unwrap()
-}
-
-fn json(text: &str) -> Data {
-    Data::encode(text).unwrap()
-}
-
-fn stored(serial: i64, id: &str) -> Stored {
-    Stored {
-        serial,
-        id: id.try_into().unwrap(),
-        counter: 1,
-        user: None,
-        metadata: Metadata::new(),
-        data: json("new"),
-        created_at: 1,
-        idle_timeout: None,
-        expires_at: None,
-    }
-}
-
-fn row(stored: &Stored) -> Row {
-    Row { stored: stored.clone(), activity: Activity { last_active: 1, count: 0 } }
 }
 
 /// What the backend must hold: the open transaction's, and what was committed.
@@ -141,7 +106,7 @@ fn any_order_of_saves_folds_and_faults_reads_as_if_there_were_no_log() {
                     model.now.remove(&old.serial);
                 }
             }
-            14..20 => backend.fold().unwrap(),
+            14..20 => backend.fold(true).unwrap(),
             20..24 => {
                 backend.rollback().unwrap();
                 model.now.clone_from(&model.committed);
@@ -190,11 +155,7 @@ fn any_order_of_saves_folds_and_faults_reads_as_if_there_were_no_log() {
     }
     model.assert_is_read(&mut backend);
     backend.commit().unwrap();
-    while backend.fold_is_due(true) {
-        write(&mut backend);
-        backend.fold().unwrap();
-        backend.commit().unwrap();
-    }
+    fold_all(&mut backend);
     model.committed.clone_from(&model.now);
     write(&mut backend);
     model.assert_is_read(&mut backend);
@@ -233,16 +194,6 @@ fn the_log_is_bounded_and_a_foreign_write_is_newer_than_all_of_it() {
     write(&mut backend);
     assert_eq!(backend.find(&last.id, Read::All).unwrap().expect("it is there").stored, last);
     backend.rollback().unwrap();
-}
-
-/// Copies the database as a kill would leave it.
-fn as_killed(place: &Place) -> Place {
-    let copy = Place::new();
-    for end in ["", "-wal"] {
-        let name = |place: &Place| format!("{}{end}", place.path().display());
-        std::fs::copy(name(place), name(&copy)).unwrap();
-    }
-    copy
 }
 
 fn text(record: &Record) -> String {
@@ -343,8 +294,9 @@ async fn a_file_of_the_first_schema_gets_its_log() {
     rig.place
         .connect()
         .execute_batch(
-            "DROP VIEW current_session; DROP TRIGGER session_written; DROP TRIGGER session_added; \
-             DROP TABLE save_log; PRAGMA user_version = 1",
+            "DROP VIEW current_session; DROP TRIGGER session_written; DROP TRIGGER session_added; DROP TABLE save_log; \
+             DROP TRIGGER activity_changed; DROP TRIGGER activity_deleted; DROP VIEW logged_activity; \
+             DROP TABLE touch_log; PRAGMA user_version = 1",
         )
         .unwrap();
     let engine = rig.place.builder().open().await.unwrap();
@@ -373,17 +325,13 @@ fn a_log_whose_last_position_is_taken_loses_no_save() {
         .unwrap();
     // A save amid a fold, which takes all up to the last position for its own.
     write(&mut backend);
-    backend.fold().unwrap();
+    backend.fold(true).unwrap();
     backend.commit().unwrap();
     let saved = Stored { counter: b.counter + 1, data: json("saved"), ..b.clone() };
     write(&mut backend);
     assert!(backend.update(&b, &saved).unwrap());
     backend.commit().unwrap();
-    while backend.fold_is_due(true) {
-        write(&mut backend);
-        backend.fold().unwrap();
-        backend.commit().unwrap();
-    }
+    fold_all(&mut backend);
     for stored in [logged, saved] {
         write(&mut backend);
         assert_eq!(backend.find(&stored.id, Read::All).unwrap().expect("it is there").stored, stored);

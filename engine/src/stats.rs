@@ -35,6 +35,8 @@ pub struct Stats {
     pub log_pages: u64,
     /// Saves in the log of saves now, counted until they are folded into their rows: under 131,072, and none at rest.
     pub saves_in_log: u64,
+    /// Touched rows in the log of touches now, counted until they are folded: under 150,000, and none at rest.
+    pub touches_in_log: u64,
     /// Checkpoints run.
     pub checkpoints: u64,
     /// Checkpoints that a reader in another process kept from finishing.
@@ -84,6 +86,7 @@ pub(crate) fn stats(router: &Router) -> Stats {
         expired: counters.expired.read(),
         log_pages: counters.log_pages.read(),
         saves_in_log: counters.saves_in_log.read(),
+        touches_in_log: counters.touches_in_log.read(),
         checkpoints: counters.checkpoints.read(),
         checkpoints_busy: counters.checkpoints_busy.read(),
         foreign_writes: counters.foreign_writes.read(),

@@ -123,8 +123,11 @@ pub trait Backend {
     /// Deletes a row.
     fn delete(&mut self, serial: i64) -> Result<(), Cause>;
 
-    /// Raises a row's activity to at least this; false if there is no such row.
-    fn raise_activity(&mut self, serial: i64, activity: Activity) -> Result<bool, Cause>;
+    /// Raises a row's activity to at least this, if there is such a row.
+    fn raise_activity(&mut self, serial: i64, activity: Activity) -> Result<(), Cause>;
+
+    /// The same for many rows, in order of their numbers.
+    fn raise_activities(&mut self, rows: &[(i64, Activity)]) -> Result<(), Cause>;
 
     /// Returns a page of the sessions that match.
     fn list(&mut self, query: &Query, judging: Judging) -> Result<Vec<Summary>, ReadError>;
@@ -161,11 +164,15 @@ pub trait Backend {
     /// Returns how many saves wait to be folded into their rows.
     fn saves_in_log(&self) -> u64;
 
-    /// Returns whether saves wait to be folded into their rows: those that must be under load, too, or any, `at_rest`.
+    /// Returns how many touches wait likewise.
+    fn touches_in_log(&self) -> u64;
+
+    /// Returns whether saves or touches wait to be folded into their rows: those that must be under load, too, or any,
+    /// `at_rest`.
     fn fold_is_due(&self, at_rest: bool) -> bool;
 
-    /// Folds some of the saves that wait into their rows: a step short enough for commands to wait for.
-    fn fold(&mut self) -> Result<(), Cause>;
+    /// Folds some of what is due into its rows: a step short enough for commands to wait for.
+    fn fold(&mut self, at_rest: bool) -> Result<(), Cause>;
 
     /// Returns how many pages the log holds.
     fn log_pages(&self) -> u64;

@@ -46,6 +46,8 @@ pub struct Counters {
     pub log_pages: Counter,
     /// Saves that wait to be folded into their rows now.
     pub saves_in_log: Counter,
+    /// Touches that wait likewise.
+    pub touches_in_log: Counter,
     /// Checkpoints run.
     pub checkpoints: Counter,
     /// Checkpoints that a reader kept from finishing.

@@ -2,6 +2,7 @@
 
 mod doubt;
 mod lock;
+mod log_index;
 mod log_sync;
 mod open;
 mod query;
@@ -9,6 +10,7 @@ mod rows;
 mod save_log;
 mod schema;
 mod take_over;
+mod touch_log;
 mod wal;
 
 pub use open::{OpenOptions, Sqlite, TakenOver};

@@ -353,6 +353,7 @@ impl<B: Backend> Worker<B> {
         }
         self.shared.counters.log_pages.set(self.backend.log_pages());
         self.shared.counters.saves_in_log.set(self.backend.saves_in_log());
+        self.shared.counters.touches_in_log.set(self.backend.touches_in_log());
     }
 
     fn roll_back(&mut self, cause: &Cause) -> Result<(), Broken> {
@@ -500,9 +501,10 @@ impl<B: Backend> Worker<B> {
                 Err(ReadError::Corrupt(_)) => Ok(None),
                 Err(ReadError::Failed(cause)) => Err(cause),
             });
-        let written = frozen.and_then(|rows| self.write_activity(&rows)).and_then(|()| {
-            let now = self.clock.now();
-            self.backend.set_meta(Meta::Clock, now)
+        let written = frozen.and_then(|rows| {
+            rows.iter().try_for_each(|(serial, activity)| self.backend.raise_activity(*serial, *activity))?;
+            self.shared.counters.rows_flushed.add(rows.len() as u64);
+            self.backend.set_meta(Meta::Clock, self.clock.now())
         });
         if let Err(cause) = written {
             drop(self.backend.rollback());

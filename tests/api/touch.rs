@@ -10,11 +10,9 @@ const SECOND: Duration = Duration::from_secs(1);
 fn on_disk(place: &Place, id: &str) -> (i64, i64) {
     place
         .connect()
-        .query_row(
-            "SELECT touch_count, last_active_at FROM activity JOIN session USING (serial) WHERE id = ?1",
-            [id],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
+        .query_row("SELECT touch_count, last_active_at FROM current_session WHERE id = ?1", [id], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
         .unwrap()
 }
 

@@ -58,6 +58,7 @@ fn every_hook_has_a_mutant_and_every_mutant_a_hook() {
         &[
             include_str!("admission_model.rs"),
             include_str!("cell_model.rs"),
+            include_str!("dirty_model.rs"),
             include_str!("held_model.rs"),
             include_str!("mailbox_on_loom.rs"),
             include_str!("order_model.rs"),

@@ -1,6 +1,7 @@
 //! What the tests share: a place on disk, an engine whose clock is moved by hand, waiting for a condition, polling a
 //! future once.
 
+pub mod backend;
 pub mod fuzz;
 pub mod load;
 pub mod process;

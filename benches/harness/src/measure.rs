@@ -75,8 +75,11 @@ pub async fn idle(usage: impl Fn() -> Usage) {
     }
 }
 
-/// An empty histogram of latencies in nanoseconds, up to a minute.
-pub fn latencies() -> Histogram<u64> {
+/// Latencies in nanoseconds.
+pub type Latencies = Histogram<u64>;
+
+/// An empty histogram, up to a minute.
+pub fn latencies() -> Latencies {
     Histogram::new_with_bounds(1, 60_000_000_000, LATENCY_DIGITS).expect("the bounds are sound")
 }
 

@@ -27,6 +27,7 @@ use super::{
     save_log::SaveLog,
     schema::{self, Contents, open_error},
     take_over::take_over,
+    touch_log::TouchLog,
     wal,
 };
 
@@ -76,6 +77,7 @@ pub struct Sqlite {
     pub(super) serial_next: i64,
     pub(super) serial_end: i64,
     pub(super) save_log: SaveLog,
+    pub(super) touch_log: TouchLog,
     pub(super) synced: bool,
     /// Whether the open transaction may write.
     pub(super) is_writing: bool,
@@ -182,6 +184,7 @@ impl Sqlite {
             serial_next: 0,
             serial_end: 0,
             save_log: SaveLog::default(),
+            touch_log: TouchLog::default(),
             synced: false,
             is_writing: false,
             epoch: 0,
@@ -255,6 +258,7 @@ impl Sqlite {
         self.epoch = epoch.wrapping_add(1);
         self.foreign_writes().map_err(storage)?;
         self.read_save_log().map_err(storage)?;
+        self.read_touch_log().map_err(storage)?;
         self.commit().map_err(|error| match error {
             crate::backend::CommitError::Busy(cause) | crate::backend::CommitError::Unknown(cause) => storage(cause),
         })?;

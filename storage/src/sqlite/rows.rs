@@ -69,6 +69,7 @@ impl Sqlite {
         let mut rows = statement.query(parameters).map_err(|error| cause(&error))?;
         let Some(row) = rows.next().map_err(|error| cause(&error))? else { return Ok(None) };
         let (mut stored, activity) = read_row(row)?;
+        let activity = self.touch_log.overlay(stored.serial, activity);
         let is_appended = self.save_log.overlay(&mut stored).is_some();
         if read == Read::All {
             stored.data = if is_appended {
@@ -180,7 +181,8 @@ impl Backend for Sqlite {
     fn commit(&mut self) -> Result<(), CommitError> {
         match self.execute("COMMIT", []) {
             Ok(_) => {
-                self.save_log.keep();
+                self.save_log.index.keep();
+                self.touch_log.keep();
                 if !self.is_writing {
                     return Ok(());
                 }
@@ -197,7 +199,8 @@ impl Backend for Sqlite {
         if std::mem::take(&mut self.is_writing) {
             // What was put on record in this transaction may be gone.
             self.serial_end = self.serial_next;
-            self.save_log.take_back();
+            self.save_log.index.take_back();
+            self.touch_log.take_back();
         }
         if self.connection.is_autocommit() { Ok(()) } else { self.execute("ROLLBACK", []).map(drop) }
     }
@@ -209,6 +212,7 @@ impl Backend for Sqlite {
             // Before the version is noted: it is to be found out again at every transaction.
             self.is_ours()?;
             self.read_save_log()?;
+            self.read_touch_log()?;
         } else if self.is_writing {
             self.log_is_whole()?;
         }
@@ -318,7 +322,7 @@ impl Backend for Sqlite {
             Err(error) if is_taken(&error) => return Ok(false),
             Err(error) => return Err(cause(&error)),
         }
-        self.save_log.end(serial);
+        self.save_log.index.end(serial);
         if (old.idle_timeout, old.expires_at) != (new.idle_timeout, new.expires_at) {
             self.execute(
                 "UPDATE activity SET idle_timeout = ?2, expires_at = ?3 WHERE serial = ?1",
@@ -330,24 +334,26 @@ impl Backend for Sqlite {
 
     fn delete(&mut self, serial: i64) -> Result<(), Cause> {
         self.execute("DELETE FROM session WHERE serial = ?1", [serial])?;
-        self.save_log.end(serial);
+        self.save_log.index.end(serial);
+        self.touch_log.end(serial);
         self.execute("DELETE FROM activity WHERE serial = ?1", [serial]).map(drop)
     }
 
-    fn raise_activity(&mut self, serial: i64, activity: Activity) -> Result<bool, Cause> {
-        let raised = self.execute(
-            "UPDATE activity SET last_active_at = max(last_active_at, ?2), touch_count = max(touch_count, ?3) \
-             WHERE serial = ?1",
-            params![serial, activity.last_active, activity.count.min(COUNT_MAX).cast_signed()],
-        )?;
-        Ok(raised == 1)
+    fn raise_activity(&mut self, serial: i64, activity: Activity) -> Result<(), Cause> {
+        self.raise(serial, activity).map(drop)
+    }
+
+    fn raise_activities(&mut self, rows: &[(i64, Activity)]) -> Result<(), Cause> {
+        self.raise_all(rows)
     }
 
     fn list(&mut self, query: &Query, judging: Judging) -> Result<Vec<Summary>, ReadError> {
+        self.fold_all_touches()?;
         super::query::list(self, query, judging)
     }
 
     fn count(&mut self, filter: &Filter, judging: Judging) -> Result<u64, Cause> {
+        self.fold_all_touches()?;
         super::query::count(self, filter, judging)
     }
 
@@ -359,10 +365,12 @@ impl Backend for Sqlite {
         until: i64,
         limit: usize,
     ) -> Result<Vec<i64>, Cause> {
+        self.fold_all_touches()?;
         super::query::matching(self, filter, judging, after, until, limit)
     }
 
     fn next_end(&mut self, judging: Judging) -> Result<Option<i64>, Cause> {
+        self.fold_all_touches()?;
         super::query::next_end(self, judging)
     }
 
@@ -386,15 +394,19 @@ impl Backend for Sqlite {
     }
 
     fn saves_in_log(&self) -> u64 {
-        self.save_log.entries()
+        self.save_log.index.entries().cast_unsigned()
+    }
+
+    fn touches_in_log(&self) -> u64 {
+        self.touch_log.entries().cast_unsigned()
     }
 
     fn fold_is_due(&self, at_rest: bool) -> bool {
-        self.save_log.is_due(at_rest)
+        self.save_log.is_due(at_rest) || self.touch_log.must_fold(at_rest)
     }
 
-    fn fold(&mut self) -> Result<(), Cause> {
-        self.fold_some()
+    fn fold(&mut self, at_rest: bool) -> Result<(), Cause> {
+        if self.touch_log.must_fold(at_rest) { self.fold_touches() } else { self.fold_saves() }
     }
 
     fn log_pages(&self) -> u64 {

@@ -1,8 +1,8 @@
 //! The tables, and how an older file becomes one of today.
 //!
 //! `session` holds what changes by a save and `activity` what changes by a touch: a touch must not rewrite a page of
-//! data. The two share the row number. `save_log` holds saves that are not in their rows yet ([`super::save_log`]);
-//! `current_session` is for whoever reads the file with other means. Row numbers come from blocks that `meta` records, so none is used twice even when
+//! data. The two share the row number. `save_log` and `touch_log` hold saves and touches that are not in their rows
+//! yet ([`super::log_index`]); `current_session` is for whoever reads the file with other means. Row numbers come from blocks that `meta` records, so none is used twice even when
 //! the highest row is deleted (rule R6); that is cheaper than AUTOINCREMENT, which writes a row of its own per insert.
 
 use rusqlite::{Connection, Transaction};
@@ -70,6 +70,54 @@ const MIGRATIONS: &[&str] = &["
         a.created_at, a.last_active_at, a.touch_count, a.idle_timeout, a.expires_at
     FROM session s
     LEFT JOIN activity a ON a.serial = s.serial
+    LEFT JOIN (SELECT serial, max(counter) AS counter, data FROM save_log GROUP BY serial) l
+        ON l.serial = s.serial AND l.counter > s.counter;
+", "
+    -- Touches that are not in their rows yet: arrays of [serial, microseconds after since, count]. The highest counts.
+    CREATE TABLE touch_log (
+        position INTEGER PRIMARY KEY,
+        since INTEGER NOT NULL,
+        touches TEXT NOT NULL
+    ) STRICT;
+    CREATE VIEW logged_activity AS
+    SELECT json_extract(value, '$[0]') AS serial,
+        max(since + json_extract(value, '$[1]')) AS last_active_at,
+        max(json_extract(value, '$[2]')) AS touch_count
+    FROM touch_log, json_each(touches) GROUP BY 1;
+
+    -- What another process adds to a row comes on top of what the log holds; and no row that it makes anew gets what the log
+    -- holds for another. So the log is folded first; the entry at -1 tells these triggers that it was one of them that
+    -- changed a row. The engine itself runs no triggers.
+    CREATE TRIGGER activity_changed AFTER UPDATE OF serial, touch_count ON activity
+    WHEN (SELECT min(position) FROM touch_log) >= 0 BEGIN
+        INSERT INTO touch_log VALUES (-1, 0, '[]');
+        UPDATE activity SET touch_count = NEW.touch_count + coalesce(
+            (SELECT max(l.touch_count - OLD.touch_count, 0) FROM logged_activity l WHERE l.serial = OLD.serial), 0)
+        WHERE serial = NEW.serial;
+        UPDATE activity SET last_active_at = max(activity.last_active_at, l.last_active_at),
+            touch_count = max(activity.touch_count, l.touch_count)
+        FROM logged_activity l WHERE l.serial = activity.serial;
+        DELETE FROM touch_log;
+    END;
+    CREATE TRIGGER activity_deleted AFTER DELETE ON activity
+    WHEN (SELECT min(position) FROM touch_log) >= 0 BEGIN
+        INSERT INTO touch_log VALUES (-1, 0, '[]');
+        UPDATE activity SET last_active_at = max(activity.last_active_at, l.last_active_at),
+            touch_count = max(activity.touch_count, l.touch_count)
+        FROM logged_activity l WHERE l.serial = activity.serial;
+        DELETE FROM touch_log;
+    END;
+
+    DROP VIEW current_session;
+    CREATE VIEW current_session AS
+    SELECT s.serial, s.id, s.user, coalesce(l.counter, s.counter) AS counter, s.metadata,
+        CASE WHEN l.serial IS NULL THEN s.data ELSE l.data END AS data, a.created_at,
+        max(a.last_active_at, coalesce(t.last_active_at, a.last_active_at)) AS last_active_at,
+        max(a.touch_count, coalesce(t.touch_count, 0)) AS touch_count,
+        a.idle_timeout, a.expires_at
+    FROM session s
+    LEFT JOIN activity a ON a.serial = s.serial
+    LEFT JOIN logged_activity t ON t.serial = s.serial
     LEFT JOIN (SELECT serial, max(counter) AS counter, data FROM save_log GROUP BY serial) l
         ON l.serial = s.serial AND l.counter > s.counter;
 "];

@@ -77,13 +77,13 @@ impl<B: Backend> Worker<B> {
         self.checkpoint_if_due(now)
     }
 
-    /// Does one step of folding saves into their rows, if that is due.
+    /// Does one step of folding saves or touches into their rows, if that is due.
     fn fold_if_due(&mut self, now: i64) -> Result<(), Broken> {
         let at_rest = self.timers.quiet.is_some_and(|due| due <= now);
         if now < self.timers.fold_not_before || !self.backend.fold_is_due(at_rest) {
             return Ok(());
         }
-        if let Err(cause) = self.fold_step()? {
+        if let Err(cause) = self.fold_step(at_rest)? {
             // The log keeps what it holds; nothing is lost by waiting.
             self.timers.fold_not_before = now + QUIET_US;
             if cause.kind != CauseKind::Busy {
@@ -114,20 +114,20 @@ impl<B: Backend> Worker<B> {
         Ok(())
     }
 
-    /// Folds all saves into their rows, at the end.
+    /// Folds everything into its rows, at the end.
     pub(super) fn fold_everything(&mut self) -> Result<(), Broken> {
         while self.backend.fold_is_due(true) {
-            if let Err(cause) = self.fold_step()? {
-                tracing::info!(%cause, "saves stay in the log; the next opening folds them");
+            if let Err(cause) = self.fold_step(true)? {
+                tracing::info!(%cause, "saves or touches stay in their log; the next opening folds them");
                 break;
             }
         }
         Ok(())
     }
 
-    fn fold_step(&mut self) -> Result<Result<(), Cause>, Broken> {
+    fn fold_step(&mut self, at_rest: bool) -> Result<Result<(), Cause>, Broken> {
         let begun = self.begin(Some(Durability::Committed), LOCK_WAIT_FIRST);
-        match begun.and_then(|()| self.backend.fold()) {
+        match begun.and_then(|()| self.backend.fold(at_rest)) {
             Ok(()) => self.commit().map(Ok),
             Err(cause) => {
                 self.roll_back(&cause)?;
@@ -186,11 +186,7 @@ impl<B: Backend> Worker<B> {
     }
 
     pub(super) fn write_activity(&mut self, rows: &[(i64, Activity)]) -> Result<(), Cause> {
-        for (serial, activity) in rows {
-            if !self.backend.raise_activity(*serial, *activity)? {
-                self.table.row_is_gone(*serial);
-            }
-        }
+        self.backend.raise_activities(rows)?;
         self.shared.counters.rows_flushed.add(rows.len() as u64);
         Ok(())
     }

@@ -6,6 +6,7 @@ mod format;
 mod get;
 mod list;
 mod load;
+mod scale;
 mod stats;
 mod stores;
 
@@ -28,6 +29,7 @@ struct Arguments {
 enum Command {
     Bench(bench::Options),
     Load(load::Options),
+    Scale(scale::Options),
     List(list::Options),
     Get(get::Options),
     Stats(stats::Options),
@@ -52,6 +54,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         match command {
             Command::Bench(options) => bench::run(options).await,
             Command::Load(options) => load::run(options).await,
+            Command::Scale(options) => scale::run(options).await,
             Command::List(options) => list::run(options).await,
             Command::Get(options) => get::run(options).await,
             Command::Stats(options) => stats::run(options).await,

@@ -2,7 +2,7 @@
 //! SQLite can do here; an engine on top of it can only come near, or avoid the work.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     hint::black_box,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -31,6 +31,10 @@ use super::{
 const CHECKPOINT_PAGES: u32 = 8_192;
 /// Saves in the log at which they are folded into their rows: the engine's own bound.
 const FOLD_FROM: usize = 65_536;
+/// The same for touches.
+const FOLD_TOUCHES_FROM: usize = 32_768;
+/// Touches from which on they are appended to their log, as in the engine.
+const APPEND_TOUCHES_MIN: usize = 8;
 /// The engine's default flush interval.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -44,6 +48,7 @@ pub(crate) struct Raw {
 struct Database {
     connection: Connection,
     appended: Appended,
+    touched: Touched,
 }
 
 impl Store for Raw {
@@ -60,7 +65,13 @@ impl Store for Raw {
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         // Else SQLite plans a cached join anew each time it is used, which takes 20 µs.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        Ok(Self { database: Arc::new(Mutex::new(Database { connection, appended: Appended::default() })) })
+        Ok(Self {
+            database: Arc::new(Mutex::new(Database {
+                connection,
+                appended: Appended::default(),
+                touched: Touched::default(),
+            })),
+        })
     }
 
     async fn fill(&self, sessions: usize, payloads: &Arc<Payloads>) -> anyhow::Result<Vec<Box<str>>> {
@@ -77,7 +88,6 @@ impl Store for Raw {
             database: self.database.clone(),
             world: world.clone(),
             created: Vec::new(),
-            refreshed: BTreeMap::new(),
             flushed_at: Instant::now(),
         };
         Ok(shares.iter().map(client).collect())
@@ -89,7 +99,9 @@ impl Store for Raw {
 
     async fn close(self) -> anyhow::Result<()> {
         let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let Database { connection, appended } = &mut *database;
+        let Database { connection, appended, touched } = &mut *database;
+        touched.flush(connection)?;
+        touched.fold(connection)?;
         Ok(appended.fold(connection)?)
     }
 
@@ -114,8 +126,7 @@ pub(crate) struct RawClient {
     database: Arc<Mutex<Database>>,
     world: Arc<World>,
     created: Vec<(Box<str>, usize)>,
-    /// When the sessions saved since the last flush were saved: the engine, too, writes that down every 250 ms.
-    refreshed: BTreeMap<i64, i64>,
+    /// When it was written down when sessions were saved: the engine, too, does that every 250 ms.
     flushed_at: Instant,
 }
 
@@ -141,28 +152,88 @@ impl Appended {
     }
 }
 
+/// The activity of rows: in memory, in the log of touches, in the end in the rows.
+#[derive(Debug, Default)]
+struct Touched {
+    /// Touches counted, by row.
+    counts: HashMap<i64, i64>,
+    /// What the next flush writes.
+    dirty: BTreeMap<i64, Activity>,
+    /// What the log holds.
+    logged: BTreeMap<i64, Activity>,
+    entries: usize,
+}
+
+/// When a row was last active, and how many touches it has had.
+type Activity = (i64, i64);
+
+impl Touched {
+    fn note(&mut self, serial: i64, touches: i64) {
+        let count = self.counts.entry(serial).or_default();
+        *count += touches;
+        self.dirty.insert(serial, (now_us(), *count));
+    }
+
+    fn flush(&mut self, connection: &Connection) -> anyhow::Result<()> {
+        let dirty = std::mem::take(&mut self.dirty);
+        if dirty.len() < APPEND_TOUCHES_MIN {
+            return Ok(raise(connection, &dirty)?);
+        }
+        let since = dirty.values().map(|(last_active, _)| *last_active).min().unwrap_or_default();
+        let touches: Vec<_> =
+            dirty.iter().map(|(serial, (last_active, count))| (serial, last_active - since, count)).collect();
+        connection
+            .prepare_cached("INSERT INTO touch_log (since, touches) VALUES (?1, ?2)")?
+            .execute(params![since, serde_json::to_string(&touches)?])?;
+        self.entries += dirty.len();
+        self.logged.extend(dirty);
+        Ok(())
+    }
+
+    fn fold(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        raise(connection, &std::mem::take(&mut self.logged))?;
+        self.entries = 0;
+        connection.execute("DELETE FROM touch_log", []).map(drop)
+    }
+}
+
+fn raise(connection: &Connection, rows: &BTreeMap<i64, Activity>) -> rusqlite::Result<()> {
+    for (serial, (last_active, count)) in rows {
+        connection
+            .prepare_cached(
+                "UPDATE activity SET last_active_at = max(last_active_at, ?2), touch_count = max(touch_count, ?3)
+                 WHERE serial = ?1",
+            )?
+            .execute([serial, last_active, count])?;
+    }
+    Ok(())
+}
+
 impl Client for RawClient {
     async fn perform(&mut self, op: Op, items: &[Item]) -> anyhow::Result<()> {
         let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let Database { connection, appended } = &mut *database;
+        let Database { connection, appended, touched } = &mut *database;
         connection.prepare_cached(if op.writes() { "BEGIN IMMEDIATE" } else { "BEGIN" })?.execute([])?;
         for &item in items {
             if let Some(id) = perform(connection, &self.world, op, item)? {
                 self.created.push((id, item.session));
             }
-            if op == Op::Save {
-                self.refreshed.insert(serial(item.session), now_us());
-                appended.positions.insert(serial(item.session), connection.last_insert_rowid());
-                appended.saves += 1;
+            match op {
+                Op::Save => {
+                    appended.positions.insert(serial(item.session), connection.last_insert_rowid());
+                    appended.saves += 1;
+                    touched.note(serial(item.session), 0);
+                }
+                Op::Touch | Op::TouchCommitted => touched.note(serial(item.session), 1),
+                Op::Create | Op::Get | Op::GetCold => {}
             }
         }
-        if self.flushed_at.elapsed() >= FLUSH_INTERVAL {
+        if op.without_memory() == Op::Touch || self.flushed_at.elapsed() >= FLUSH_INTERVAL {
             self.flushed_at = Instant::now();
-            for (serial, at) in std::mem::take(&mut self.refreshed) {
-                connection
-                    .prepare_cached("UPDATE activity SET last_active_at = max(last_active_at, ?2) WHERE serial = ?1")?
-                    .execute(params![serial, at])?;
-            }
+            touched.flush(connection)?;
+        }
+        if touched.entries >= FOLD_TOUCHES_FROM {
+            touched.fold(connection)?;
         }
         if appended.saves >= FOLD_FROM {
             appended.fold(connection)?;
@@ -187,12 +258,8 @@ fn perform(connection: &Connection, world: &World, op: Op, item: Item) -> anyhow
         Op::Save => connection
             .prepare_cached("INSERT INTO save_log (serial, counter, data) VALUES (?1, ?2, ?3)")?
             .execute(params![serial(session), sequence as i64 + 1, world.payloads.json(session, sequence)])?,
-        Op::Touch | Op::TouchCommitted => connection
-            .prepare_cached(
-                "UPDATE activity SET last_active_at = max(last_active_at, ?2), touch_count = touch_count + 1
-                 WHERE serial = ?1",
-            )?
-            .execute(params![serial(session), now_us()])?,
+        // Written with the others of the batch.
+        Op::Touch | Op::TouchCommitted => return Ok(None),
     };
     ensure!(changed == 1, "a session is gone");
     Ok(None)

@@ -17,7 +17,7 @@ use super::{name::StoreName, raw::save_cycles};
 
 /// How many tasks fill, warm and verify; enough to keep the storage thread busy.
 const HELPERS: usize = 256;
-/// How often to look whether saves are still in the log; rarely, because looking costs as well.
+/// How often to look whether something is still in a log; rarely, because looking costs as well.
 const GLANCE: Duration = Duration::from_millis(20);
 
 /// An engine.
@@ -84,10 +84,13 @@ impl Store for Sessile {
     }
 
     async fn rest(&self) -> anyhow::Result<()> {
-        while self.engine.stats().saves_in_log > 0 {
+        loop {
+            let stats = self.engine.stats();
+            if stats.saves_in_log == 0 && stats.touches_in_log == 0 {
+                return Ok(());
+            }
             sleep(GLANCE).await;
         }
-        Ok(())
     }
 
     fn batches(&self) -> Option<u64> {

@@ -1,0 +1,150 @@
+//! Touches that wait in a log ([`super::log_index`]).
+//!
+//! A flush into the rows writes a page for nearly every row: those that were touched lie apart. Appended, two hundred touches
+//! share a page, and what a session gathers in some seconds is written to its row once.
+//!
+//! ```text
+//!   flush ──append──▶ touch_log ──fold, in small steps──▶ activity     at rest, when the log is long, before a query
+//! ```
+//!
+//! **A row's activity is the highest there is of it**, in the row and in the log. Activity only ever rises, so nothing has to be
+//! deleted from the log to keep it right, and to fold twice changes nothing; entries of a deleted row have no row, for
+//! numbers are never used twice (rule R6). What counts is kept in memory, and read anew when the connection is opened or another
+//! process has written. Queries that look at many rows have the log folded first.
+//!
+//! Other processes see `current_session`. What they write into `activity` while the log holds something makes them fold it
+//! first, by triggers: nothing of either is lost.
+
+use rusqlite::params;
+
+use crate::{
+    cell::{Activity, COUNT_MAX},
+    error::Cause,
+};
+
+use super::{cause, log_index::LogIndex, open::Sqlite};
+
+/// Rows from which on a flush is appended: fewer are as cheap in their rows.
+const APPEND_ROWS_MIN: usize = 8;
+/// Entries from which on they are folded although commands wait: as many as let the touches of one session, and of its
+/// neighbours, meet. A query waits for as many: some 30 ms.
+const FOLD_FROM: i64 = 32_768;
+/// Entries beyond which a flush goes to the rows at once: bounds the file, and the time to open it.
+const ENTRIES_MAX: i64 = 131_072;
+
+/// Rows folded in one transaction at most: some milliseconds.
+const FOLD_ROWS_MAX: i64 = 2_048;
+
+/// What the log holds.
+pub(super) type TouchLog = LogIndex<Activity>;
+
+/// One touched row in an entry of the table: its number, microseconds after the entry's `since`, the count.
+type Touched = (i64, i64, u64);
+
+impl TouchLog {
+    /// Returns whether there is something to fold now.
+    pub(super) fn must_fold(&self, at_rest: bool) -> bool {
+        self.is_due(FOLD_FROM, at_rest)
+    }
+
+    /// Overlays a row's activity.
+    pub(super) fn overlay(&self, serial: i64, row: Activity) -> Activity {
+        self.get(serial).map_or(row, |logged| highest(row, *logged))
+    }
+}
+
+fn highest(one: Activity, other: Activity) -> Activity {
+    Activity { last_active: one.last_active.max(other.last_active), count: one.count.max(other.count) }
+}
+
+impl Sqlite {
+    /// Reads what counts. In a transaction.
+    pub(super) fn read_touch_log(&mut self) -> Result<(), Cause> {
+        let mut log = TouchLog::default();
+        {
+            let mut statement = self.statement("SELECT position, since, touches FROM touch_log")?;
+            let mut rows = statement.query([]).map_err(|error| cause(&error))?;
+            while let Some(row) = rows.next().map_err(|error| cause(&error))? {
+                let read = || -> Option<(i64, Vec<Touched>)> {
+                    Some((row.get(1).ok()?, serde_json::from_slice(row.get_ref(2).ok()?.as_bytes().ok()?).ok()?))
+                };
+                let Some((since, touched)) = read() else {
+                    // An entry is not worth the database: what it held is behind by what one flush wrote.
+                    tracing::error!(position = row.get::<_, i64>(0).ok(), "an entry of touch_log is damaged");
+                    log.read(1);
+                    continue;
+                };
+                log.read(touched.len().max(1) as i64);
+                for (serial, after, count) in touched {
+                    let activity = Activity { last_active: since.saturating_add(after), count: count.min(COUNT_MAX) };
+                    log.read_entry(serial, log.overlay(serial, activity));
+                }
+            }
+        }
+        self.touch_log = log;
+        Ok(())
+    }
+
+    /// Raises the activity of rows that are there: in the log, or in the rows where they are few.
+    pub(super) fn raise_all(&mut self, rows: &[(i64, Activity)]) -> Result<(), Cause> {
+        let times = || rows.iter().map(|(_, activity)| activity.last_active);
+        let span = times().min().zip(times().max());
+        match span.and_then(|(since, last)| last.checked_sub(since).map(|_| since)) {
+            Some(since) if self.is_worth_appending(rows.len()) => self.append_touches(since, rows),
+            _ => rows.iter().try_for_each(|(serial, activity)| self.raise(*serial, *activity).map(drop)),
+        }
+    }
+
+    fn is_worth_appending(&self, rows: usize) -> bool {
+        self.has_file() && rows >= APPEND_ROWS_MIN && self.touch_log.entries() < ENTRIES_MAX
+    }
+
+    fn append_touches(&mut self, since: i64, rows: &[(i64, Activity)]) -> Result<(), Cause> {
+        let touched: Vec<Touched> =
+            rows.iter().map(|(serial, activity)| (*serial, activity.last_active - since, activity.count)).collect();
+        let text = serde_json::to_string(&touched).expect("numbers encode");
+        self.statement("INSERT INTO touch_log (since, touches) VALUES (?1, ?2)")?
+            .execute(params![since, text])
+            .map_err(|error| cause(&error))?;
+        for (serial, activity) in rows {
+            self.touch_log.append(*serial, self.touch_log.overlay(*serial, *activity));
+        }
+        Ok(())
+    }
+
+    /// Raises the activity of one row; false if there is none.
+    pub(super) fn raise(&self, serial: i64, activity: Activity) -> Result<bool, Cause> {
+        let raised = self
+            .statement(
+                "UPDATE activity SET last_active_at = max(last_active_at, ?2), touch_count = max(touch_count, ?3) \
+                 WHERE serial = ?1",
+            )?
+            .execute(params![serial, activity.last_active, activity.count.min(COUNT_MAX).cast_signed()])
+            .map_err(|error| cause(&error))?;
+        Ok(raised == 1)
+    }
+
+    /// Folds some of the touches into their rows, in the open transaction; empties the log once all rows are as it has them.
+    pub(super) fn fold_touches(&mut self) -> Result<(), Cause> {
+        let rows = self.touch_log.step().min(FOLD_ROWS_MAX);
+        self.fold_touches_of(rows)
+    }
+
+    /// Folds all, where the open transaction writes: for a query over the rows. In one that only reads, rows may be behind.
+    pub(super) fn fold_all_touches(&mut self) -> Result<(), Cause> {
+        if self.is_writing && self.touch_log.entries() > 0 { self.fold_touches_of(i64::MAX) } else { Ok(()) }
+    }
+
+    fn fold_touches_of(&mut self, rows_max: i64) -> Result<(), Cause> {
+        for _ in 0..rows_max {
+            let Some((serial, activity)) = self.touch_log.next_to_fold() else {
+                self.statement("DELETE FROM touch_log")?.execute([]).map_err(|error| cause(&error))?;
+                self.touch_log.emptied();
+                return Ok(());
+            };
+            self.raise(serial, activity)?;
+            self.touch_log.end(serial);
+        }
+        Ok(())
+    }
+}
