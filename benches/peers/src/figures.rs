@@ -129,6 +129,6 @@ mod tests {
         let figures = Figures { bench, ..Figures::default() };
         let ratio = figures.ahead_of("seed", Op::Save, 64).expect("both are there");
         assert_eq!((ratio.min, ratio.median, ratio.max), (2.0, 2.0, 10.0));
-        assert_eq!(figures.best(Role::TunedEmbedded, Op::Save, 64), Some("seed"));
+        assert_eq!(figures.best(Role::Recipe, Op::Save, 64), Some("seed"));
     }
 }

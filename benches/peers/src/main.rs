@@ -27,7 +27,7 @@ use crate::{
     figures::Figures,
     programs::Programs,
     report::Setting,
-    store::{Program, Store},
+    store::{Program, Role, Store},
 };
 
 /// The clients to measure with, the most telling number first.
@@ -192,7 +192,13 @@ fn bench(
     let common = common(options, &clients, options.seconds);
     for round in 0..options.rounds {
         let mut rows: Vec<Row> = Vec::new();
-        for store in turn(stores, round) {
+        // The raw loop is measured with the engine, since it has batches as large.
+        let has_raw = stores.iter().any(|store| store.role == Role::Limit);
+        for store in turn(stores, round).filter(|store| store.role != Role::Limit) {
+            let mut common = common.clone();
+            if store.role == Role::Sessile && has_raw {
+                common.extend(["--stores".to_owned(), "raw".to_owned()]);
+            }
             println!("as fast as they go, round {} of {}: {}", round + 1, options.rounds, store.name);
             match programs.run::<Row>(store, "bench", &common) {
                 Ok(own) if report::is_complete(&own, &CLIENTS) => rows.extend(own),

@@ -71,6 +71,8 @@ pub(crate) enum Role {
     Limit,
     /// Embedded, with the settings that the engine has: what it is compared with.
     TunedEmbedded,
+    /// What a service writes for itself, with those settings. It blocks the runtime while SQLite works, which no store may.
+    Recipe,
     /// Embedded, as it comes.
     Defaults,
     Server,
@@ -90,7 +92,7 @@ impl Store {
         Self { name: "rusqlite-store/tuned", program: Program::Rusqlite, role: Role::TunedEmbedded },
         Self { name: "sqlx-store/tuned", program: Program::Sqlx, role: Role::TunedEmbedded },
         Self { name: "sqlx-store/tuned-pool", program: Program::Sqlx, role: Role::TunedEmbedded },
-        Self { name: "seed", program: Program::Sessile, role: Role::TunedEmbedded },
+        Self { name: "seed", program: Program::Sessile, role: Role::Recipe },
         Self { name: "rusqlite-store/defaults", program: Program::Rusqlite, role: Role::Defaults },
         Self { name: "sqlx-store/defaults", program: Program::Sqlx, role: Role::Defaults },
         Self { name: "redis/multiplexed-everysec", program: Program::Redis, role: Role::Server },

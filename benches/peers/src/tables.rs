@@ -32,10 +32,11 @@ pub(crate) fn ahead(figures: &Figures, clients: usize) -> String {
     let against = |role: Role, op: Op| {
         let best = figures.best(role, op, clients)?;
         let ratio = ratio(figures.ahead_of(best, op, clients)?);
-        Some(if role == Role::Limit { ratio } else { format!("{ratio} ({best})") })
+        Some(if matches!(role, Role::Limit | Role::Recipe) { ratio } else { format!("{ratio} ({best})") })
     };
     for (name, role) in [
         ("× the best tuned embedded store", Role::TunedEmbedded),
+        ("× the seed recipe", Role::Recipe),
         ("× the best of Redis", Role::Server),
         ("× the raw loop", Role::Limit),
     ] {

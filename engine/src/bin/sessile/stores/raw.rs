@@ -63,6 +63,8 @@ impl Store for Raw {
         let connection = Connection::open(path)?;
         seed::tune(&connection)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        // They are for other programs that write.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         // Else SQLite plans a cached join anew each time it is used, which takes 20 µs.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok(Self {
