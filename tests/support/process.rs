@@ -134,3 +134,36 @@ impl Possessions {
         }
     }
 }
+
+/// What a thread has used so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadUse {
+    /// What tells it from the process's other threads.
+    pub id: String,
+    /// Its name; Linux keeps 15 bytes of it.
+    pub name: String,
+    /// How often it has gone to sleep, which is how often it was woken.
+    pub sleeps: u64,
+    /// Its time on a processor, in nanoseconds.
+    pub processor_ns: u64,
+}
+
+/// Returns what this process's threads have used; `None` where the system does not tell.
+pub fn thread_uses() -> Option<Vec<ThreadUse>> {
+    let tasks = fs::read_dir("/proc/self/task").ok()?;
+    // One that ends meanwhile is not there any more.
+    let known = tasks.flatten().filter(|task| task.path().exists());
+    known.map(|task| thread_use(&task)).collect()
+}
+
+fn thread_use(task: &fs::DirEntry) -> Option<ThreadUse> {
+    let read = |file| fs::read_to_string(task.path().join(file)).ok();
+    let (status, scheduled) = (read("status")?, read("schedstat")?);
+    let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    Some(ThreadUse {
+        id: task.file_name().to_string_lossy().into_owned(),
+        name: field("Name:")?.to_owned(),
+        sleeps: field("voluntary_ctxt_switches:")?.parse().ok()?,
+        processor_ns: scheduled.split(' ').next()?.parse().ok()?,
+    })
+}
