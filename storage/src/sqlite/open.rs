@@ -293,10 +293,17 @@ impl Sqlite {
         }
     }
 
-    /// Has the log synced from beside where that is due.
-    pub(super) fn sync_log(&mut self) -> Result<(), Cause> {
+    /// Has what was committed just now synced from beside, before long.
+    pub(super) fn sync_log(&mut self) {
         let pages = self.log_pages.load(Ordering::Relaxed);
-        self.log_sync.as_mut().map_or(Ok(()), |sync| sync.committed(pages))
+        if let Some(sync) = &mut self.log_sync {
+            sync.committed(pages);
+        }
+    }
+
+    /// Fails once after a sync from beside that failed.
+    pub(super) fn log_was_synced(&self) -> Result<(), Cause> {
+        self.log_sync.as_ref().map_or(Ok(()), LogSync::check)
     }
 
     /// Makes sure, where nobody else has used the log, that it was not cut: SQLite would write on behind the hole, where

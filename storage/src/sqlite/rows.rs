@@ -82,6 +82,8 @@ impl Sqlite {
     }
 
     fn run_checkpoint(&mut self, sql: &str) -> Result<Checkpoint, Cause> {
+        // A log that is not whole on the disk cannot mend a database half overwritten.
+        self.log_was_synced()?;
         let run = self.statement(sql).and_then(|mut checkpoint| {
             let told = checkpoint.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
             told.map_err(|error| cause(&error))
@@ -186,7 +188,8 @@ impl Backend for Sqlite {
                 if !self.is_writing {
                     return Ok(());
                 }
-                self.is_in_place().and_then(|()| self.sync_log()).map_err(CommitError::Unknown)
+                self.sync_log();
+                self.is_in_place().and_then(|()| self.log_was_synced()).map_err(CommitError::Unknown)
             }
             Err(cause) if cause.kind == CauseKind::Busy && !self.connection.is_autocommit() => {
                 Err(CommitError::Busy(cause))
