@@ -26,6 +26,12 @@ impl Faults {
         self.engine.order_fault(Fault::FailCommit { happened });
     }
 
+    /// Makes the next sync of the log fail that no commit waits for: one comes within a second of each commit. The commit
+    /// after it is answered `Interrupted`.
+    pub fn fail_log_sync(&self) {
+        self.engine.order_fault(Fault::FailLogSync);
+    }
+
     /// Makes the storage thread panic at the next COMMIT, after it if `happened`.
     pub fn interrupt(&self, happened: bool) {
         self.engine.order_fault(Fault::Panic { happened });

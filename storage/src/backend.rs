@@ -188,4 +188,8 @@ pub trait Backend {
 
     /// Returns whether what was committed is on a file: a connection to memory cannot be reopened.
     fn is_durable(&self) -> bool;
+
+    /// Makes the next sync of the log from beside fail.
+    #[cfg(feature = "testing")]
+    fn fail_log_sync(&mut self);
 }

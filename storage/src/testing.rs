@@ -20,6 +20,8 @@ pub enum Fault {
         /// Whether the COMMIT took place.
         happened: bool,
     },
+    /// The next sync of the log from beside fails.
+    FailLogSync,
     /// The storage thread stands still until the other end sends or is dropped.
     Stall(Receiver<()>),
 }

@@ -275,7 +275,7 @@ impl<B: Backend> Thread<B> {
                 Command::CheckForeign => self.worker.look_for_foreign_writes(),
                 Command::Shutdown => self.is_over = true,
                 #[cfg(feature = "testing")]
-                Command::Fault(fault) => self.worker.faults.order(fault),
+                Command::Fault(fault) => self.worker.order(fault),
                 command => {
                     if let Err(command) = self.batch.push(command) {
                         self.waiting.push_front(command);

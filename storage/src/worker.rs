@@ -95,7 +95,7 @@ pub(crate) struct Worker<B> {
     /// The engine time before which no session is over, as far as the last look for such told.
     none_over_before: i64,
     #[cfg(feature = "testing")]
-    pub(crate) faults: crate::testing::Pending,
+    faults: crate::testing::Pending,
 }
 
 /// How an attempt to run a batch went.
@@ -179,6 +179,14 @@ impl<B: Backend> Worker<B> {
             #[cfg(feature = "testing")]
             faults: crate::testing::Pending::default(),
         })
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn order(&mut self, fault: crate::testing::Fault) {
+        match fault {
+            crate::testing::Fault::FailLogSync => self.backend.fail_log_sync(),
+            fault => self.faults.order(fault),
+        }
     }
 
     fn vitals(&self) -> &Vitals {

@@ -6,15 +6,20 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
-use sessile::{CauseKind, Durability, Engine, Error, Health, InterruptedBy, NewSession, Outcome, Session};
+use sessile::{
+    CauseKind, Durability, Engine, Error, Health, InterruptedBy, NewSession, Outcome, Session, testing::Faults,
+};
 use sessile_tests::{
-    Place, eventually, soon,
+    PATIENCE, Place, eventually, soon,
     vfs::{self, Call, CallKind, FileKind, Verdict, Watcher, codes},
 };
+
+/// More than what the log takes before it is synced at once (4 MB).
+const LARGE_BYTES: usize = 5 << 20;
 
 /// What the disk holds, beside what the kernel shows.
 #[derive(Debug, Default)]
@@ -28,6 +33,8 @@ struct State {
     /// Syncs of this kind of file fail; how many have.
     fails: Option<FileKind>,
     failed: u64,
+    /// The database cannot be opened.
+    is_out_of_reach: bool,
     /// The log is deleted when the database is opened next.
     deletes_log: bool,
 }
@@ -47,8 +54,31 @@ impl Disk {
         self.state.lock().unwrap().deletes_log = true;
     }
 
+    fn put_out_of_reach(&self, is_out_of_reach: bool) {
+        self.state.lock().unwrap().is_out_of_reach = is_out_of_reach;
+    }
+
+    /// Loses what the log holds and no sync has written, as where the kernel's own writing fails.
+    fn lose_log(&self) {
+        self.state.lock().unwrap().files.entry(FileKind::Log).or_default().unsynced.clear();
+    }
+
     fn failed(&self) -> u64 {
         self.state.lock().unwrap().failed
+    }
+
+    /// Checks that all these sessions are there when the power goes now, and returns where.
+    async fn has_all_after_a_power_cut(&self, ids: &[String]) -> Place {
+        let cut = Place::new();
+        self.after_a_power_cut(&cut.path());
+        let engine = cut.builder().open().await.unwrap();
+        for id in ids {
+            assert!(engine.session(id.as_str()).unwrap().get().await.unwrap().is_some(), "{id} is lost");
+        }
+        engine.shutdown().await.unwrap();
+        let found: String = cut.connect().query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(found, "ok");
+        cut
     }
 
     /// Writes down what is left when the power goes now.
@@ -69,7 +99,7 @@ fn log_of(database: &Path) -> PathBuf {
 impl Watcher for Disk {
     fn before(&self, call: &Call<'_>) -> Verdict {
         let mut state = self.state.lock().unwrap();
-        let State { files, fails, failed, deletes_log } = &mut *state;
+        let State { files, fails, failed, is_out_of_reach, deletes_log } = &mut *state;
         let file = files.entry(call.file).or_default();
         let offset = usize::try_from(call.offset).unwrap();
         match call.kind {
@@ -91,6 +121,9 @@ impl Watcher for Disk {
                 }
             }
             CallKind::Delete => *file = File::default(),
+            CallKind::Open if call.file == FileKind::Database && *is_out_of_reach => {
+                return Verdict::Fail(codes::SQLITE_CANTOPEN);
+            }
             CallKind::Open if call.file == FileKind::Database && std::mem::take(deletes_log) => {
                 fs::remove_file(log_of(call.path)).unwrap();
             }
@@ -127,19 +160,74 @@ async fn what_is_acknowledged_as_synced_after_a_failed_sync_rests_on_nothing_tha
             disk.fail(None);
             // Synced: what was committed before it is a part of the same promise.
             soon("a touch", anchor.touch_with(Durability::Synced)).await.unwrap();
-            let cut = Place::new();
-            disk.after_a_power_cut(&cut.path());
-            let after = cut.builder().open().await.unwrap();
-            for id in &committed {
-                let found = after.session(id.as_str()).unwrap().get().await.unwrap();
-                assert!(found.is_some(), "{file:?}, round {round}: {id} is lost");
-            }
-            after.shutdown().await.unwrap();
-            let found: String = cut.connect().query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-            assert_eq!(found, "ok");
+            disk.has_all_after_a_power_cut(&committed).await;
         }
         engine.shutdown().await.unwrap();
     }
+}
+
+/// The thread that syncs the log beside the commits is the first to hear that the disk has lost some of it.
+#[tokio::test]
+async fn a_failed_sync_from_beside_gives_the_connection_up_once_and_nothing_is_lost() {
+    let place = Place::new();
+    let disk = Arc::new(Disk::default());
+    let _watch = vfs::watch(&place.directory(), disk.clone());
+    let engine = place.builder().open().await.unwrap();
+    let session = engine.create(NewSession::with_id("a")).await.unwrap();
+    let (mut committed, mut touches) = (Vec::new(), 0);
+    for round in 1..=3_i64 {
+        for n in 0..5 {
+            let id = format!("before-{round}-{n}");
+            engine.create(NewSession::with_id(id.as_str())).await.unwrap();
+            committed.push(id);
+        }
+        Faults::of(&engine).fail_log_sync();
+        disk.lose_log();
+        disk.put_out_of_reach(true);
+        // Never quiet until then: else a checkpoint would move the lost part first.
+        let begun = Instant::now();
+        let error = loop {
+            match soon("a touch", session.touch_with(Durability::Committed)).await {
+                Ok(_) => touches += 1,
+                Err(error) => break error,
+            }
+            assert!(begun.elapsed() < PATIENCE, "nobody hears of the failed sync");
+        };
+        assert!(matches!(error, Error::Interrupted { by: InterruptedBy::CommitUnknown }), "{error:?}");
+        eventually("health tells", async || match engine.health() {
+            Health::Degraded { cause, .. } => cause.kind == CauseKind::Io,
+            _ => false,
+        })
+        .await;
+        disk.put_out_of_reach(false);
+        soon("a touch", session.touch_with(Durability::Synced)).await.unwrap();
+        touches += 1;
+        assert_eq!(engine.stats().restarts, round.cast_unsigned());
+        assert!(matches!(engine.health(), Health::Ready));
+        let cut = disk.has_all_after_a_power_cut(&committed).await;
+        let sql = "SELECT touch_count FROM current_session WHERE id = 'a'";
+        let counted = cut.connect().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        // Those in doubt may have happened.
+        assert!((touches..=touches + round).contains(&counted), "round {round}: {counted} of {touches} touches");
+    }
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_from_beside_no_checkpoint_moves_what_the_log_has_lost() {
+    let place = Place::new();
+    let disk = Arc::new(Disk::default());
+    let _watch = vfs::watch(&place.directory(), disk.clone());
+    let engine = place.builder().payload_bytes_max(2 * LARGE_BYTES).open().await.unwrap();
+    Faults::of(&engine).fail_log_sync();
+    // So much that it is synced at once; then all is quiet.
+    let large = NewSession::with_id("large").data(&"x".repeat(LARGE_BYTES));
+    engine.create(large).await.unwrap();
+    disk.lose_log();
+    eventually("the connection is given up", async || engine.stats().restarts == 1).await;
+    eventually("it recovers", async || matches!(engine.health(), Health::Ready)).await;
+    disk.has_all_after_a_power_cut(&["large".to_owned()]).await;
+    engine.shutdown().await.unwrap();
 }
 
 /// A request that nobody has begun with, for storage cannot be opened, did not happen, and is told so.
@@ -214,6 +302,24 @@ impl Doubt {
         eventually("a sync fails", async || disk.failed() > 0 && engine.stats().restarts > 0).await;
         Self { place, disk, engine, session, reader, _watch: watch }
     }
+
+    /// Deletes the log, at once or when the file is opened again, and lets the syncs succeed some attempts later: all that
+    /// it held must be there.
+    async fn survives_a_deleted_log(self, at_the_next_opening: bool) {
+        self.reader.close().unwrap();
+        if at_the_next_opening {
+            self.disk.delete_log_at_the_next_opening();
+            eventually("the log is deleted", async || !self.disk.state.lock().unwrap().deletes_log).await;
+        } else {
+            fs::remove_file(log_of(&self.place.path())).unwrap();
+        }
+        let failed = self.disk.failed();
+        eventually("it is tried again", async || self.disk.failed() > failed + 2).await;
+        self.disk.fail(None);
+        goes_on(&self.engine, &self.session, &self.disk).await;
+        self.engine.shutdown().await.unwrap();
+        holds(&self.place, 4);
+    }
 }
 
 async fn goes_on(engine: &Engine, session: &Session, disk: &Disk) {
@@ -271,29 +377,12 @@ async fn where_nothing_was_moved_before_a_failed_sync_others_may_have_the_file_o
 
 #[tokio::test]
 async fn a_log_deleted_after_a_failed_sync_is_moved_whole_where_nothing_was_moved_before() {
-    let doubt = Doubt::begin(false, FileKind::Database).await;
-    doubt.reader.close().unwrap();
-    fs::remove_file(log_of(&doubt.place.path())).unwrap();
-    let failed = doubt.disk.failed();
-    eventually("it is tried again", async || doubt.disk.failed() > failed + 2).await;
-    doubt.disk.fail(None);
-    goes_on(&doubt.engine, &doubt.session, &doubt.disk).await;
-    doubt.engine.shutdown().await.unwrap();
-    holds(&doubt.place, 4);
+    Doubt::begin(false, FileKind::Database).await.survives_a_deleted_log(false).await;
 }
 
 #[tokio::test]
 async fn a_log_deleted_while_the_file_is_opened_again_is_moved_by_who_has_it_still() {
-    let doubt = Doubt::begin(false, FileKind::Database).await;
-    doubt.reader.close().unwrap();
-    doubt.disk.delete_log_at_the_next_opening();
-    eventually("the log is deleted", async || !doubt.disk.state.lock().unwrap().deletes_log).await;
-    let failed = doubt.disk.failed();
-    eventually("it is tried again", async || doubt.disk.failed() > failed + 2).await;
-    doubt.disk.fail(None);
-    goes_on(&doubt.engine, &doubt.session, &doubt.disk).await;
-    doubt.engine.shutdown().await.unwrap();
-    holds(&doubt.place, 4);
+    Doubt::begin(false, FileKind::Database).await.survives_a_deleted_log(true).await;
 }
 
 #[tokio::test]

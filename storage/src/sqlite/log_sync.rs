@@ -35,6 +35,8 @@ pub(super) struct LogSync {
     due: Option<Instant>,
     /// Pages in the log when a sync was last ordered for them.
     pages: u64,
+    #[cfg(feature = "testing")]
+    faults: Sender<()>,
 }
 
 impl LogSync {
@@ -42,11 +44,19 @@ impl LogSync {
     pub(super) fn start(path: PathBuf) -> io::Result<Self> {
         let (orders, ordered) = bounded(1);
         let (failed, failures) = bounded(1);
+        #[cfg(feature = "testing")]
+        let (faults, faulted) = bounded(1);
         let sync = move || {
             let mut next = None;
             while let Some(due) = next.take().or_else(|| ordered.recv().ok()) {
                 next = wait(&ordered, due);
-                if let Err(error) = sync(&path) {
+                let synced = sync(&path);
+                #[cfg(feature = "testing")]
+                let synced = synced.and_then(|()| match faulted.try_recv() {
+                    Ok(()) => Err(io::Error::other("a sync that failed on order")),
+                    Err(_) => Ok(()),
+                });
+                if let Err(error) = synced {
                     tracing::error!(%error, "the log cannot be synced");
                     // One that is still to be heard of is enough.
                     drop(failed.try_send(Cause::new(CauseKind::Io, error)));
@@ -54,7 +64,15 @@ impl LogSync {
             }
         };
         let thread = std::thread::Builder::new().name("sessile-log-sync".to_owned()).spawn(sync)?;
-        Ok(Self { orders: Some(orders), failures, thread: Some(thread), due: None, pages: 0 })
+        Ok(Self {
+            orders: Some(orders),
+            failures,
+            thread: Some(thread),
+            due: None,
+            pages: 0,
+            #[cfg(feature = "testing")]
+            faults,
+        })
     }
 
     /// Notes a commit, after which the log holds `pages`, and orders the sync that is to write it. Never waits.
@@ -74,6 +92,13 @@ impl LogSync {
     /// Fails once after a sync that failed: what was to be written may be in memory only, and no later sync would write it.
     pub(super) fn check(&self) -> Result<(), Cause> {
         self.failures.try_recv().map_or(Ok(()), Err)
+    }
+
+    /// Makes the next sync fail.
+    #[cfg(feature = "testing")]
+    pub(super) fn fail_next(&self) {
+        // One that is ordered already will do.
+        let _one_waits = self.faults.try_send(());
     }
 
     /// Returns whether the order was taken. Where one waits still, its sync writes what is in the log by now.

@@ -67,7 +67,7 @@ pub struct Sqlite {
     options: OpenOptions,
     file: Option<OpenFile>,
     /// From the end of the opening on.
-    log_sync: Option<LogSync>,
+    pub(super) log_sync: Option<LogSync>,
     /// A sync of the database may have failed.
     pub(super) is_in_doubt: bool,
     /// Pages in the log after the last commit.

@@ -188,8 +188,9 @@ impl Backend for Sqlite {
                 if !self.is_writing {
                     return Ok(());
                 }
+                self.is_in_place().and_then(|()| self.log_was_synced()).map_err(CommitError::Unknown)?;
                 self.sync_log();
-                self.is_in_place().and_then(|()| self.log_was_synced()).map_err(CommitError::Unknown)
+                Ok(())
             }
             Err(cause) if cause.kind == CauseKind::Busy && !self.connection.is_autocommit() => {
                 Err(CommitError::Busy(cause))
@@ -431,6 +432,13 @@ impl Backend for Sqlite {
 
     fn is_durable(&self) -> bool {
         self.has_file()
+    }
+
+    #[cfg(feature = "testing")]
+    fn fail_log_sync(&mut self) {
+        if let Some(sync) = &self.log_sync {
+            sync.fail_next();
+        }
     }
 }
 
