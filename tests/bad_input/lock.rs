@@ -3,18 +3,21 @@
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt,
-    time::Duration,
 };
 
 use sessile::OpenError;
-use sessile_tests::Place;
-
-/// For how long somebody holds the lock who lets go in time: less than the engine waits, a second.
-const MOMENT: Duration = Duration::from_millis(200);
+use sessile_tests::{Place, eventually};
 
 fn lock_file(place: &Place) -> File {
     let path = place.directory().join("sessions.db.lock");
     File::options().create(true).truncate(false).write(true).open(path).unwrap()
+}
+
+/// Returns how often this process has the lock file open.
+fn times_open(place: &Place) -> usize {
+    let path = place.directory().join("sessions.db.lock").canonicalize().unwrap();
+    let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    open.filter(|entry| fs::read_link(entry.path()).is_ok_and(|file| file == path)).count()
 }
 
 #[tokio::test]
@@ -22,12 +25,12 @@ async fn a_lock_that_a_child_of_a_fork_holds_for_a_moment_is_waited_for() {
     let place = Place::new();
     let held = lock_file(&place);
     held.try_lock().unwrap();
-    let child = std::thread::spawn(move || {
-        std::thread::sleep(MOMENT);
+    let lets_go = async {
+        eventually("the engine wants it", async || times_open(&place) > 1).await;
         drop(held);
-    });
-    place.builder().open().await.unwrap().shutdown().await.unwrap();
-    child.join().unwrap();
+    };
+    let (engine, ()) = tokio::join!(place.builder().open(), lets_go);
+    engine.unwrap().shutdown().await.unwrap();
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ async fn a_clock_that_steps_ahead_is_followed() {
 }
 
 #[tokio::test]
-async fn after_a_jump_ahead_the_periodic_sweep_waits_for_users_to_come_back() {
+async fn after_a_jump_ahead_the_periodic_sweep_is_put_off_and_then_made() {
     let rig = Rig::open_with(|builder| builder.idle_timeout(HOUR)).await;
     let session = rig.create("a").await;
     session.touch().await.unwrap();

@@ -188,7 +188,7 @@ async fn a_failed_sync_from_beside_gives_the_connection_up_once_and_nothing_is_l
         let begun = Instant::now();
         let error = loop {
             match soon("a touch", session.touch_with(Durability::Committed)).await {
-                Ok(_) => touches += 1,
+                Ok(()) => touches += 1,
                 Err(error) => break error,
             }
             assert!(begun.elapsed() < PATIENCE, "nobody hears of the failed sync");
