@@ -183,7 +183,7 @@ fn machine() -> String {
 /// Says in a few lines how the comparison came out.
 pub(crate) fn summary(figures: &Figures, clients: usize) -> String {
     let mut lines = vec![format!(
-        "{}: sessile × the best tuned embedded store, × the seed recipe, × Redis, × the raw loop",
+        "{}: sessile × the best tuned embedded store, × the seed recipe, × Redis, × Redis pipelined, × the raw loop",
         tables::clients(clients)
     )];
     for op in Op::ALL {
@@ -193,12 +193,13 @@ pub(crate) fn summary(figures: &Figures, clients: usize) -> String {
         };
         let cell = |role| against(role).unwrap_or_else(|| "–".to_owned());
         lines.push(format!(
-            "  {:<16} {:>9}/s  {}, {}, {}, {}",
+            "  {:<16} {:>9}/s  {}, {}, {}, {}, {}",
             op.to_string(),
             figures.rate("sessile", op, clients).map_or_else(|| "–".to_owned(), format::rate),
             cell(Role::TunedEmbedded),
             cell(Role::Recipe),
             cell(Role::Server),
+            cell(Role::PipelinedServer),
             cell(Role::Limit)
         ));
     }

@@ -75,7 +75,10 @@ pub(crate) enum Role {
     Recipe,
     /// Embedded, as it comes.
     Defaults,
+    /// A connection for each client: it waits for each answer.
     Server,
+    /// One connection for all: what they ask at the same time goes out together.
+    PipelinedServer,
 }
 
 /// A store and how it is set up.
@@ -95,9 +98,9 @@ impl Store {
         Self { name: "seed", program: Program::Sessile, role: Role::Recipe },
         Self { name: "rusqlite-store/defaults", program: Program::Rusqlite, role: Role::Defaults },
         Self { name: "sqlx-store/defaults", program: Program::Sqlx, role: Role::Defaults },
-        Self { name: "redis/multiplexed-everysec", program: Program::Redis, role: Role::Server },
+        Self { name: "redis/multiplexed-everysec", program: Program::Redis, role: Role::PipelinedServer },
         Self { name: "redis/pooled-everysec", program: Program::Redis, role: Role::Server },
-        Self { name: "redis/multiplexed-always", program: Program::Redis, role: Role::Server },
+        Self { name: "redis/multiplexed-always", program: Program::Redis, role: Role::PipelinedServer },
         Self { name: "redis/pooled-always", program: Program::Redis, role: Role::Server },
         Self { name: "raw", program: Program::Sessile, role: Role::Limit },
     ];

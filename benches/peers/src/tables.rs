@@ -37,7 +37,8 @@ pub(crate) fn ahead(figures: &Figures, clients: usize) -> String {
     for (name, role) in [
         ("× the best tuned embedded store", Role::TunedEmbedded),
         ("× the seed recipe", Role::Recipe),
-        ("× the best of Redis", Role::Server),
+        ("× the best of Redis, no pipelining", Role::Server),
+        ("× the best of Redis, pipelined", Role::PipelinedServer),
         ("× the raw loop", Role::Limit),
     ] {
         text += &line(name, Op::ALL.map(|op| against(role, op).unwrap_or_else(|| NONE.to_owned())));
