@@ -133,7 +133,8 @@ async fn whatever_call_fails_no_answer_is_wrong_and_none_is_missing() {
         });
     }
     let mut table: BTreeMap<(CallKind, FileKind, &str), Row> = BTreeMap::new();
-    let (mut total, mut wrong, mut gave_up, mut ran, mut hit) = (Findings::default(), Vec::new(), Vec::new(), 0, 0);
+    let (mut total, mut wrong, mut gave_up, mut missed) = (Findings::default(), Vec::new(), Vec::new(), Vec::new());
+    let mut ran = 0;
     while let Some(done) = tasks.join_next().await {
         let (name, cell, outcome) = done.expect("a cell panicked");
         let Outcome { was_hit, findings, gave_up: has_given_up } = outcome;
@@ -144,7 +145,9 @@ async fn whatever_call_fails_no_answer_is_wrong_and_none_is_missing() {
         row.wrong += findings.wrong.len();
         row.hangs += findings.hangs.len();
         ran += 1;
-        hit += u64::from(was_hit);
+        if !was_hit {
+            missed.push(cell);
+        }
         if has_given_up {
             gave_up.push(cell);
         }
@@ -163,8 +166,9 @@ async fn whatever_call_fails_no_answer_is_wrong_and_none_is_missing() {
         println!("{call:<14}{file:<14}{name:<16}{cells:>7}{hit:>7}{refused:>9}{wrong:>7}{hangs:>7}");
     }
     println!(
-        "figure: fault_matrix cells_run={ran} cells={of} cells_hit={hit} requests={} acknowledged={} refused={} \
+        "figure: fault_matrix cells_run={ran} cells={of} cells_hit={} requests={} acknowledged={} refused={} \
          wrong_acknowledgements={} hangs={} unresolved_replies={} panics={} gave_up={}",
+        ran - missed.len(),
         total.requests,
         total.acknowledged,
         total.refused(),
@@ -178,6 +182,6 @@ async fn whatever_call_fails_no_answer_is_wrong_and_none_is_missing() {
     assert!(wrong.is_empty(), "{} of {ran} cells:\n{}", wrong.len(), wrong.join("\n"));
     assert!(gave_up.is_empty(), "{gave_up:?}");
     assert_eq!(PANICS.load(Ordering::Relaxed), 0);
-    // What is left over: a call that comes or not, as the storage thread's timers fall.
-    assert!(hit * 4 >= ran * 3, "the faults are aimed badly");
+    // What is left over: a call that comes or not, as the storage thread is awake or not.
+    assert!(missed.len() * 20 <= ran, "{} faults of {ran} met no call: {missed:?}", missed.len());
 }
