@@ -8,9 +8,19 @@ const WARM_UP: f64 = 0.2;
 pub struct Bound {
     /// Per hour.
     pub per_hour: f64,
-    /// What it goes up and down by without growing: a growth over the run that is less is none, so that short runs can
-    /// be judged too.
+    /// What it goes up and down by without growing: a growth over the run that is less tells nothing.
     pub noise: f64,
+}
+
+/// What a series tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trend {
+    /// It grows by more than it may.
+    Grows,
+    /// It does not.
+    Level,
+    /// Too little was measured, or for too short a time: what grows as fast as it may would not stand out from the noise.
+    NotJudged,
 }
 
 /// Measurements of one thing.
@@ -51,12 +61,19 @@ impl Series {
         (warm.len() > 2 && spread > 0.0).then(|| shared / spread)
     }
 
-    /// Returns whether it grows by more than it may. Where too little was measured, nothing is said.
-    pub fn is_over(&self, bound: Bound) -> Option<bool> {
-        let slope = self.slope_per_hour()?;
-        let warm = self.warm();
-        let hours = warm.last()?.0 - warm.first()?.0;
-        Some(slope > bound.per_hour && slope * hours > bound.noise)
+    /// Returns whether it grows by more than it may.
+    pub fn trend(&self, bound: Bound) -> Trend {
+        let (Some(slope), [(first, _), .., (last, _)]) = (self.slope_per_hour(), self.warm()) else {
+            return Trend::NotJudged;
+        };
+        let hours = last - first;
+        if slope > bound.per_hour && slope * hours > bound.noise {
+            Trend::Grows
+        } else if bound.per_hour * hours >= bound.noise {
+            Trend::Level
+        } else {
+            Trend::NotJudged
+        }
     }
 
     fn warm(&self) -> &[(f64, f64)] {

@@ -24,6 +24,7 @@ use sessile::{Engine, OpenError};
 use sessile_tests::{
     Place, Random,
     load::{End, Found, Ledger, Load, now_us, read_load},
+    trend::Trend,
 };
 
 use book::Book;
@@ -230,7 +231,7 @@ impl Soak {
         if late > 0 {
             self.wrong.push(format!("{late} sessions were there after their end"));
         }
-        let over = self.samples.over();
+        let over = self.samples.that_are(Trend::Grows);
         self.wrong.extend(over.iter().map(|name| format!("it grows: {name}")));
         println!("{}\n", self.samples.table());
         println!("{}\n", latency_table(&self.book.latencies()));
@@ -253,8 +254,12 @@ impl Soak {
             self.visits.created.load(Ordering::Relaxed),
             self.visits.expired.load(Ordering::Relaxed),
         );
+        let not_judged = self.samples.that_are(Trend::NotJudged).join(", ");
+        if !not_judged.is_empty() {
+            println!("soak: NOT JUDGED: whether {not_judged} grow; the run is too short to tell it from ups and downs");
+        }
         if self.wrong.is_empty() {
-            println!("soak: nothing lost, nothing grows");
+            println!("soak: nothing lost, {}", if not_judged.is_empty() { "nothing grows" } else { "not all judged" });
             return Ok(ExitCode::SUCCESS);
         }
         for wrong in &self.wrong {

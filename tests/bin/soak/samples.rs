@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use comfy_table::{CellAlignment, Table, presets};
 use sessile::Stats;
-use sessile_tests::trend::{Bound, Series};
+use sessile_tests::trend::{Bound, Series, Trend};
 
 use crate::book::Latencies;
 
@@ -88,10 +88,10 @@ impl Samples {
         }
     }
 
-    /// Returns what grows by more than it may.
-    pub(crate) fn over(&self) -> Vec<&'static str> {
-        let over = self.measured.iter().filter(|measured| verdict(measured) == Some(true));
-        over.map(|measured| measured.name).collect()
+    /// Returns what goes like this.
+    pub(crate) fn that_are(&self, trend: Trend) -> Vec<&'static str> {
+        let are = self.measured.iter().filter(|measured| measured.trend() == Some(trend));
+        are.map(|measured| measured.name).collect()
     }
 
     pub(crate) fn table(&self) -> Table {
@@ -101,11 +101,11 @@ impl Samples {
         let shown = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1}"));
         for measured in &self.measured {
             let series = &measured.series;
-            let verdict = match (measured.bound, verdict(measured)) {
-                (None, _) => "",
-                (_, Some(true)) => "GROWS",
-                (_, Some(false)) => "ok",
-                (_, None) => "NOT RUN: too few samples",
+            let verdict = match measured.trend() {
+                None => "",
+                Some(Trend::Grows) => "GROWS",
+                Some(Trend::Level) => "ok",
+                Some(Trend::NotJudged) => "NOT JUDGED",
             };
             table.add_row([
                 measured.name.to_owned(),
@@ -121,8 +121,11 @@ impl Samples {
     }
 }
 
-fn verdict(measured: &Measured) -> Option<bool> {
-    measured.bound.and_then(|bound| measured.series.is_over(bound))
+impl Measured {
+    /// `None` where it is not judged in any run.
+    fn trend(&self) -> Option<Trend> {
+        self.bound.map(|bound| self.series.trend(bound))
+    }
 }
 
 /// Shows how long requests took.
