@@ -116,7 +116,7 @@ impl EngineBuilder {
     }
 
     /// How long a request may take, waiting for room included: a millisecond to 100 years. Default: 10 s, above SQLite's
-    /// busy timeout of 5 s.
+    /// busy timeout of 5 s. The timer of the engine's [`runtime`](Self::runtime) tells it.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
@@ -194,6 +194,10 @@ impl EngineBuilder {
 
     /// The runtime on which actors live; its timer must be enabled. Default: the one that `open` is called on. Where a
     /// service has a runtime per worker, name one that outlives them all.
+    ///
+    /// A `current_thread` runtime works only while something is awaited on it. While nobody drives it, storage goes on (it
+    /// commits and answers what has reached it, flushes touches, sweeps and syncs); but no deadline ends a wait, and
+    /// what session actors do (updates, messages, passivation) stands still.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);
         self

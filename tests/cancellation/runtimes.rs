@@ -11,7 +11,7 @@ use std::{
 
 use sessile::{Change, Durability, Engine, Error, Filter, NewSession, Query, Session, testing::Faults};
 use sessile_tests::{
-    PATIENCE, Place, poll_once,
+    PATIENCE, Place, eventually, poll_once,
     process::{Possessions, alone, descriptors_in},
     read,
 };
@@ -276,6 +276,40 @@ fn plain_threads_without_a_runtime_are_served_and_their_deadlines_hold() {
     assert!(matches!(wait_plainly(hasty.save(&1)), Err(Error::Interrupted { .. })));
     drop(stall);
     wait_plainly(engine.shutdown()).expect("it shuts down");
+}
+
+/// Past the deadline below, and past a flush interval.
+const LONG_PAST: Duration = Duration::from_millis(400);
+
+#[test]
+fn while_nobody_drives_a_runtime_of_one_thread_storage_goes_on_and_no_deadline_ends_a_wait() {
+    let (place, home, elsewhere) = (Place::new(), single(), many());
+    let (engine, session) = open(&place, &home);
+    let hasty = session.clone().with_deadline(Duration::from_millis(20));
+    let updating = elsewhere.block_on(async {
+        session.save(&2).await.expect("it is saved");
+        engine.create(NewSession::with_id("b")).await.expect("it is created");
+        let flushed = engine.stats().rows_flushed;
+        session.touch().await.expect("it is counted");
+        eventually("the touch is flushed", async || engine.stats().rows_flushed > flushed).await;
+        let stall = Faults::of(&engine).stall();
+        let mut saving = pin!(hasty.save(&3));
+        tokio::time::timeout(LONG_PAST, &mut saving).await.expect_err("nobody tells the deadline");
+        drop(stall);
+        saving.await.expect("it is saved");
+        let updating = tokio::spawn({
+            let session = session.clone();
+            async move { session.update(|n: &mut i32| *n += 1).await }
+        });
+        tokio::time::sleep(LONG_PAST).await;
+        assert!(!updating.is_finished(), "by an actor that does not run");
+        updating
+    });
+    home.block_on(updating).expect("no panic").expect("it is updated once somebody drives it");
+    let stall = Faults::of(&engine).stall();
+    assert!(matches!(home.block_on(hasty.save(&5)), Err(Error::Interrupted { .. })));
+    drop(stall);
+    home.block_on(engine.shutdown()).expect("it shuts down");
 }
 
 #[test]
