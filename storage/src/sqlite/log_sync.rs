@@ -50,13 +50,12 @@ impl LogSync {
             let mut next = None;
             while let Some(due) = next.take().or_else(|| ordered.recv().ok()) {
                 next = wait(&ordered, due);
-                let synced = sync(&path);
                 #[cfg(feature = "testing")]
-                let synced = synced.and_then(|()| match faulted.try_recv() {
+                let sync = |path| match faulted.try_recv() {
                     Ok(()) => Err(io::Error::other("a sync that failed on order")),
-                    Err(_) => Ok(()),
-                });
-                if let Err(error) = synced {
+                    Err(_) => sync(path),
+                };
+                if let Err(error) = sync(&path) {
                     tracing::error!(%error, "the log cannot be synced");
                     // One that is still to be heard of is enough.
                     drop(failed.try_send(Cause::new(CauseKind::Io, error)));
