@@ -1,11 +1,24 @@
-//! The paths that send no message: a touch and a get of a session in memory, by one caller.
+//! The paths that send no message: a touch and a get of a session in memory, by one caller, also with its 400 bytes of JSON
+//! decoded.
 //!
 //! `cargo bench --package sessile-benches --bench memory_paths`
 
 #![expect(missing_docs, reason = "criterion makes functions without")]
 
+use std::hint::black_box;
+
 use criterion::{Criterion, criterion_group, criterion_main};
+use serde::Deserialize;
 use sessile::{Engine, NewSession};
+use sessile_harness::payload::Payloads;
+
+/// What a service keeps in a session, say.
+#[derive(Deserialize)]
+struct State {
+    session: usize,
+    sequence: u64,
+    text: String,
+}
 
 fn memory_paths(criterion: &mut Criterion) {
     let runtime =
@@ -13,7 +26,7 @@ fn memory_paths(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a directory");
     let (engine, session) = runtime.block_on(async {
         let engine = Engine::builder(directory.path().join("sessions.db")).open().await.expect("it opens");
-        let session = engine.create(NewSession::new().data(&"x".repeat(400))).await.expect("it is created");
+        let session = engine.create(NewSession::new().data(&Payloads::new(400).of(7, 7))).await.expect("it is created");
         session.get().await.expect("it is read");
         (engine, session)
     });
@@ -22,6 +35,13 @@ fn memory_paths(criterion: &mut Criterion) {
     });
     criterion.bench_function("get", |bencher| {
         bencher.to_async(&runtime).iter(async || session.get().await.expect("it is read"));
+    });
+    criterion.bench_function("get, decoded", |bencher| {
+        bencher.to_async(&runtime).iter(async || {
+            let record = session.get().await.expect("it is read").expect("it is there");
+            let State { session, sequence, text } = record.data().expect("it decodes");
+            black_box((session, sequence, text));
+        });
     });
     runtime.block_on(engine.shutdown()).expect("it shuts down");
 }

@@ -93,6 +93,50 @@ async fn a_reader_that_holds_on_is_reported_and_the_log_is_moved_after_it() {
     .await;
 }
 
+/// Moves the clock, and wakes the storage thread without a write.
+async fn pass_time(rig: &Rig) {
+    rig.advance(AT_REST);
+    drop(rig.engine.session("nobody").unwrap().get().await.unwrap());
+}
+
+#[tokio::test]
+async fn what_a_reader_held_back_is_moved_without_another_write() {
+    let rig = Rig::open().await;
+    let session = rig.create("a").await;
+    let other = rig.place.connect();
+    other.execute_batch("BEGIN; SELECT count(*) FROM session").unwrap();
+    session.save("b").await.unwrap();
+    eventually("it is reported", async || {
+        pass_time(&rig).await;
+        rig.engine.stats().checkpoints_busy > 0
+    })
+    .await;
+    other.execute_batch("COMMIT").unwrap();
+    eventually("the log is moved", async || {
+        pass_time(&rig).await;
+        rig.engine.stats().log_pages == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_foreign_lock_kept_from_its_row_gets_there_without_another_write() {
+    let rig = Rig::open().await;
+    rig.create("a").await.save("b").await.unwrap();
+    let other = rig.place.connect();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for _ in 0..4 {
+        pass_time(&rig).await;
+    }
+    assert_eq!(rig.engine.stats().saves_in_log, 1, "the lock keeps it there");
+    other.execute_batch("ROLLBACK").unwrap();
+    eventually("it is in its row", async || {
+        pass_time(&rig).await;
+        rig.engine.stats().saves_in_log == 0
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_shutdown_does_not_wait_for_a_reader() {
     let rig = Rig::open().await;

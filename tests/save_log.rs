@@ -295,7 +295,8 @@ async fn a_file_of_the_first_schema_gets_its_log() {
         .connect()
         .execute_batch(
             "DROP VIEW current_session; DROP TRIGGER session_written; DROP TRIGGER session_added; DROP TABLE save_log; \
-             DROP TRIGGER activity_changed; DROP TRIGGER activity_deleted; DROP VIEW logged_activity; \
+             DROP TRIGGER activity_changed; DROP TRIGGER activity_deleted; \
+             DROP TRIGGER activity_added; DROP VIEW logged_activity; \
              DROP TABLE touch_log; PRAGMA user_version = 1",
         )
         .unwrap();

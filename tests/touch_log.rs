@@ -137,7 +137,7 @@ fn any_order_of_flushes_folds_and_faults_reads_as_if_there_were_no_log() {
                 model.commit(&mut backend);
                 let other = Connection::open(&path).unwrap();
                 let any = random.below(model.now.len().max(1) as u64) as usize;
-                match (random.below(3), model.now.keys().copied().nth(any)) {
+                match (random.below(4), model.now.keys().copied().nth(any)) {
                     (0, Some(serial)) => {
                         other
                             .execute("UPDATE activity SET touch_count = touch_count + 5 WHERE serial = ?1", [serial])
@@ -148,6 +148,18 @@ fn any_order_of_flushes_folds_and_faults_reads_as_if_there_were_no_log() {
                         other.execute("DELETE FROM activity WHERE serial = ?1", [serial]).unwrap();
                         other.execute("INSERT INTO activity VALUES (?1, 1, 1, 0, NULL, NULL)", [serial]).unwrap();
                         model.now.get_mut(&serial).unwrap().1 = Activity { last_active: 1, count: 0 };
+                    }
+                    (2, Some(serial)) => {
+                        // A number that the engine is done with, whose touches are in the log still.
+                        write(&mut backend);
+                        backend.delete(serial).unwrap();
+                        backend.commit().unwrap();
+                        let new = stored(serial, &format!("foreign {step}"));
+                        let sql = "INSERT INTO session (serial, id, counter, data) VALUES (?1, ?2, 1, '\"new\"')";
+                        other.execute(sql, (serial, new.id.as_str())).unwrap();
+                        other.execute("INSERT INTO activity VALUES (?1, 1, 1, 0, NULL, NULL)", [serial]).unwrap();
+                        let activity = row(&new).activity;
+                        model.now.insert(serial, (new, activity));
                     }
                     _ => {
                         other.execute("UPDATE activity SET touch_count = touch_count + 7", []).unwrap();
@@ -304,7 +316,7 @@ async fn a_file_of_the_second_schema_gets_its_log() {
     rig.place
         .connect()
         .execute_batch(
-            "DROP TRIGGER activity_changed; DROP TRIGGER activity_deleted; DROP VIEW current_session; \
+            "DROP TRIGGER activity_changed; DROP TRIGGER activity_deleted; DROP TRIGGER activity_added; DROP VIEW current_session; \
              DROP VIEW logged_activity; DROP TABLE touch_log; \
              CREATE VIEW current_session AS SELECT serial FROM session; PRAGMA user_version = 2",
         )

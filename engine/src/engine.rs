@@ -205,7 +205,9 @@ impl Engine {
         stats::health(self.router())
     }
 
-    /// Returns the engine's face for actors.
+    /// Returns the engine's face for actors. It turns away at once, with `Overloaded`, what admission has no room for, but its
+    /// mailbox is ractor's and takes whatever is sent: await the answers, or keep to this handle where you could send faster
+    /// than the engine takes.
     pub fn actor(&self) -> ActorRef<EngineMessage> {
         self.core.actor.clone()
     }

@@ -99,6 +99,14 @@ const MIGRATIONS: &[&str] = &["
         FROM logged_activity l WHERE l.serial = activity.serial;
         DELETE FROM touch_log;
     END;
+    CREATE TRIGGER activity_added AFTER INSERT ON activity
+    WHEN (SELECT min(position) FROM touch_log) >= 0 BEGIN
+        INSERT INTO touch_log VALUES (-1, 0, '[]');
+        UPDATE activity SET last_active_at = max(activity.last_active_at, l.last_active_at),
+            touch_count = max(activity.touch_count, l.touch_count)
+        FROM logged_activity l WHERE l.serial = activity.serial AND l.serial <> NEW.serial;
+        DELETE FROM touch_log;
+    END;
     CREATE TRIGGER activity_deleted AFTER DELETE ON activity
     WHEN (SELECT min(position) FROM touch_log) >= 0 BEGIN
         INSERT INTO touch_log VALUES (-1, 0, '[]');

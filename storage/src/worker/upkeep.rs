@@ -18,6 +18,8 @@ use super::{Broken, LOCK_WAIT_FIRST, QUIET_US, Worker};
 const LOG_PAGES_HIGH: u64 = 8_192;
 /// How far engine time goes before it is put on record again, in microseconds: so much of it a kill may lose.
 const CLOCK_MARK_INTERVAL_US: i64 = 60_000_000;
+/// How long after a checkpoint that a reader cut short, and no write since, the rest is tried, in microseconds.
+const HELD_BACK_US: i64 = 5_000_000;
 /// How long after a refusal the database is tried again by ourselves, in microseconds: a service that was taken out of use
 /// for its trouble asks nothing more, and is to be found well again.
 const TRY_AGAIN_US: i64 = 1_000_000;
@@ -195,7 +197,8 @@ impl<B: Backend> Worker<B> {
         let pages = self.backend.log_pages();
         let is_quiet = self.timers.quiet.is_some_and(|due| due <= now);
         if is_quiet {
-            self.timers.quiet = None;
+            // What could not be folded, behind a foreign lock, is tried again.
+            self.timers.quiet = self.backend.fold_is_due(true).then_some(now + QUIET_US);
         }
         let many = pages >= LOG_PAGES_HIGH && now >= self.timers.checkpoint_not_before;
         if !(many || is_quiet && pages > 0) {
@@ -208,6 +211,9 @@ impl<B: Backend> Worker<B> {
                     // A reader holds on to old pages: not again at every batch.
                     self.shared.counters.checkpoints_busy.add(1);
                     self.timers.checkpoint_not_before = now + QUIET_US;
+                    if is_quiet {
+                        self.timers.quiet = Some(now + HELD_BACK_US);
+                    }
                 }
                 self.shared.counters.log_pages.set(checkpoint.pages_left);
                 self.shared.works(Work::Checkpoint);
