@@ -45,7 +45,7 @@ const FAULTS_IN_A_ROW_MAX: u32 = 8;
 const WATCH: Duration = Duration::from_micros(30);
 /// A wait is short that a watch would have spared: being woken is a part of it.
 const SHORT_WAIT: Duration = Duration::from_micros(100);
-/// Short waits in a row after which the thread watches. Random arrivals, 10,000 in a second, have that many once in seconds.
+/// Short waits in a row after which the thread watches. Random arrivals seldom have as many, and a watch in vain ends it.
 const SHORT_WAITS: u32 = 8;
 
 /// What the storage thread tells its observer.
