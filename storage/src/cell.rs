@@ -50,9 +50,16 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
+    /// Returns when a session last active at `last_active` ends.
+    pub fn end(self, last_active: i64) -> i64 {
+        // A time may be so far back that even the longest timeout would end before now.
+        let idle = if self.idle_timeout == NEVER { NEVER } else { last_active.saturating_add(self.idle_timeout) };
+        idle.min(self.expires_at)
+    }
+
     /// Whether a session last active at `last_active` is over at `now`.
     pub fn passed(self, last_active: i64, now: i64) -> bool {
-        now >= self.expires_at || now >= last_active.saturating_add(self.idle_timeout)
+        now >= self.end(last_active)
     }
 }
 

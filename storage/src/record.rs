@@ -249,7 +249,7 @@ macro_rules! getters {
 getters!(Record, Summary);
 
 fn end(activity: Activity, deadlines: Deadlines) -> Option<Timestamp> {
-    let end = deadlines.expires_at.min(activity.last_active.saturating_add(deadlines.idle_timeout));
+    let end = deadlines.end(activity.last_active);
     (end != NEVER).then(|| Timestamp::from_micros(end))
 }
 

@@ -348,8 +348,7 @@ impl<B: Backend> Worker<B> {
 
     /// Notes that a session may be over earlier than all others.
     fn note_end(&mut self, stored: &Stored, last_active: i64) {
-        let Deadlines { idle_timeout, expires_at } = self.settings.expiry.deadlines(stored);
-        let end = expires_at.min(last_active.saturating_add(idle_timeout));
+        let end = self.settings.expiry.deadlines(stored).end(last_active);
         self.none_over_before = self.none_over_before.min(end);
     }
 
