@@ -35,7 +35,7 @@ pub struct Stats {
     pub log_pages: u64,
     /// Saves in the log of saves now, counted until they are folded into their rows: under 131,072, and none at rest.
     pub saves_in_log: u64,
-    /// Touched rows in the log of touches now, counted until they are folded: under 150,000, and none at rest.
+    /// Touched rows in the log of touches now, counted until they are folded: at most 131,072, and none at rest.
     pub touches_in_log: u64,
     /// Checkpoints run.
     pub checkpoints: u64,

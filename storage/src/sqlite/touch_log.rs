@@ -29,7 +29,7 @@ const APPEND_ROWS_MIN: usize = 8;
 /// Entries from which on they are folded although commands wait: as many as let the touches of one session, and of its
 /// neighbours, meet. A query waits for as many: some 30 ms.
 const FOLD_FROM: i64 = 32_768;
-/// Entries beyond which a flush goes to the rows at once: bounds the file, and the time to open it.
+/// A flush that would bring more entries than these goes to the rows at once: bounds the file, and the time to open it.
 const ENTRIES_MAX: i64 = 131_072;
 
 /// Rows folded in one transaction at most: some milliseconds.
@@ -96,7 +96,7 @@ impl Sqlite {
     }
 
     fn is_worth_appending(&self, rows: usize) -> bool {
-        self.has_file() && rows >= APPEND_ROWS_MIN && self.touch_log.entries() < ENTRIES_MAX
+        self.has_file() && rows >= APPEND_ROWS_MIN && self.touch_log.entries() + rows as i64 <= ENTRIES_MAX
     }
 
     fn append_touches(&mut self, since: i64, rows: &[(i64, Activity)]) -> Result<(), Cause> {
