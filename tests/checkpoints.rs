@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use sessile::{Engine, NewSession};
+use sessile::{Engine, NewSession, Stats};
 use sessile_tests::{Place, Rig, START, eventually, read, soon};
 
 /// Past what is quiet.
@@ -99,6 +99,15 @@ async fn pass_time(rig: &Rig) {
     drop(rig.engine.session("nobody").unwrap().get().await.unwrap());
 }
 
+/// Waits, without a write, until the engine tells so.
+async fn in_time(rig: &Rig, what: &str, holds: fn(Stats) -> bool) {
+    eventually(what, async || {
+        pass_time(rig).await;
+        holds(rig.engine.stats())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_a_reader_held_back_is_moved_without_another_write() {
     let rig = Rig::open().await;
@@ -106,17 +115,9 @@ async fn what_a_reader_held_back_is_moved_without_another_write() {
     let other = rig.place.connect();
     other.execute_batch("BEGIN; SELECT count(*) FROM session").unwrap();
     session.save("b").await.unwrap();
-    eventually("it is reported", async || {
-        pass_time(&rig).await;
-        rig.engine.stats().checkpoints_busy > 0
-    })
-    .await;
+    in_time(&rig, "it is reported", |stats| stats.checkpoints_busy > 0).await;
     other.execute_batch("COMMIT").unwrap();
-    eventually("the log is moved", async || {
-        pass_time(&rig).await;
-        rig.engine.stats().log_pages == 0
-    })
-    .await;
+    in_time(&rig, "the log is moved", |stats| stats.log_pages == 0).await;
 }
 
 #[tokio::test]
@@ -130,11 +131,7 @@ async fn what_a_foreign_lock_kept_from_its_row_gets_there_without_another_write(
     }
     assert_eq!(rig.engine.stats().saves_in_log, 1, "the lock keeps it there");
     other.execute_batch("ROLLBACK").unwrap();
-    eventually("it is in its row", async || {
-        pass_time(&rig).await;
-        rig.engine.stats().saves_in_log == 0
-    })
-    .await;
+    in_time(&rig, "it is in its row", |stats| stats.saves_in_log == 0).await;
 }
 
 #[tokio::test]

@@ -27,8 +27,9 @@ const SESSIONS: usize = 200;
 const WORKER: &str = "service";
 /// The storage thread and the one that syncs the log, as Linux cuts their names.
 const STORAGE: [&str; 2] = ["sessile-storage", "sessile-log-syn"];
-/// Past the timers that traffic sets: 250 ms to the flush, half a second from there to the checkpoint.
-const SETTLES: Duration = Duration::from_secs(1);
+/// Longer than any timer that traffic sets: a second to the sync of the log, half a second to the checkpoint. Who is not
+/// woken for so long waits for nothing of it.
+const SETTLES: Duration = Duration::from_millis(1_200);
 /// What may be left: expired sessions are looked for every minute, idle ones every 150 s.
 const WAKES_MAX: u64 = 3;
 const WAKES_PER_MINUTE_MAX: u64 = 3;
@@ -87,7 +88,19 @@ async fn quiet(engine: &Engine) {
         (stats.log_pages, stats.saves_in_log + stats.touches_in_log, stats.requests_in_flight) == (0, 0, 0)
     })
     .await;
-    tokio::time::sleep(SETTLES).await;
+    // What follows traffic by itself comes at most a second after it: the sync of the log.
+    let mut before = None;
+    eventually("the threads have gone to sleep", async || {
+        tokio::time::sleep(SETTLES).await;
+        let sleeps = thread_uses().map(|uses| {
+            let storage = uses.into_iter().filter(|thread| STORAGE.contains(&thread.name.as_str()));
+            storage.map(|thread| (thread.id, thread.sleeps)).collect::<Vec<_>>()
+        });
+        let is_asleep = before.as_ref() == Some(&sleeps);
+        before = Some(sleeps);
+        is_asleep
+    })
+    .await;
 }
 
 /// What the threads of these names did while the calling thread slept.

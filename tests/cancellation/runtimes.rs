@@ -298,12 +298,12 @@ fn while_nobody_drives_a_runtime_of_one_thread_storage_goes_on_and_no_deadline_e
         drop(stall);
         saving.await.expect("it is saved");
     });
-    let updating = elsewhere.spawn({
+    let mut updating = elsewhere.spawn({
         let session = session.clone();
         async move { session.update(|n: &mut i32| *n += 1).await }
     });
-    thread::sleep(LONG_PAST);
-    assert!(!updating.is_finished(), "by an actor that does not run");
+    let early = elsewhere.block_on(async { tokio::time::timeout(LONG_PAST, &mut updating).await });
+    assert!(early.is_err(), "by an actor that does not run");
     home.block_on(updating).expect("no panic").expect("it is updated once somebody drives it");
     let stall = Faults::of(&engine).stall();
     assert!(matches!(home.block_on(hasty.save(&5)), Err(Error::Interrupted { .. })));
