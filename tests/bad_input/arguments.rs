@@ -329,7 +329,8 @@ fn when_the_engines_runtime_is_gone_requests_fail_and_do_not_hang() {
     callers.block_on(async {
         let engine = Engine::in_memory().runtime(ours.handle().clone()).open().await.unwrap();
         let session = engine.create(NewSession::new().data(&1)).await.unwrap();
-        ours.shutdown_background();
+        // It waits until the runtime is gone, which no async block may: on a thread of its own.
+        std::thread::spawn(|| ours.shutdown_timeout(Duration::from_secs(30))).join().unwrap();
         let saving = tokio::time::timeout(Duration::from_secs(15), session.save(&2));
         let error = saving.await.expect("it hangs").unwrap_err();
         assert!(!matches!(error, Error::NotFound), "{error:?}");
