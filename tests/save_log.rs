@@ -13,7 +13,7 @@ use sessile_storage::{
 };
 use sessile_tests::{
     Place, Random, Rig,
-    backend::{as_killed, fold_all, json, open, row, stored, write},
+    backend::{as_killed, downgrade, fold_all, json, open, row, stored, write},
     effort, eventually, read,
 };
 
@@ -291,15 +291,7 @@ async fn a_file_of_the_first_schema_gets_its_log() {
     let rig = Rig::open().await;
     rig.create("a").await;
     rig.engine.shutdown().await.unwrap();
-    rig.place
-        .connect()
-        .execute_batch(
-            "DROP VIEW current_session; DROP TRIGGER session_written; DROP TRIGGER session_added; DROP TABLE save_log; \
-             DROP TRIGGER activity_changed; DROP TRIGGER activity_deleted; \
-             DROP TRIGGER activity_added; DROP VIEW logged_activity; \
-             DROP TABLE touch_log; PRAGMA user_version = 1",
-        )
-        .unwrap();
+    downgrade(&rig.place, 1);
     let engine = rig.place.builder().open().await.unwrap();
     let session = engine.session("a").unwrap();
     session.save("b").await.unwrap();

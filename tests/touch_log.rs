@@ -12,7 +12,7 @@ use sessile_storage::{
 };
 use sessile_tests::{
     Place, Random, Rig,
-    backend::{as_killed, fold_all, open, row, stored, write},
+    backend::{as_killed, downgrade, fold_all, open, row, stored, write},
     effort, eventually, read,
 };
 
@@ -313,14 +313,7 @@ async fn a_file_of_the_second_schema_gets_its_log() {
     let rig = Rig::open().await;
     touched(&rig, 2).await;
     rig.engine.shutdown().await.unwrap();
-    rig.place
-        .connect()
-        .execute_batch(
-            "DROP TRIGGER activity_changed; DROP TRIGGER activity_deleted; DROP TRIGGER activity_added; DROP VIEW current_session; \
-             DROP VIEW logged_activity; DROP TABLE touch_log; \
-             CREATE VIEW current_session AS SELECT serial FROM session; PRAGMA user_version = 2",
-        )
-        .unwrap();
+    downgrade(&rig.place, 2);
     let engine = rig.place.builder().open().await.unwrap();
     for n in 0..SESSIONS {
         engine.session(format!("{n}")).unwrap().touch().await.unwrap();

@@ -37,6 +37,9 @@ pub struct Stats {
     pub saves_in_log: u64,
     /// Touched rows in the log of touches now, counted until they are folded: at most 131,072, and none at rest.
     pub touches_in_log: u64,
+    /// Sessions that the index of users does not know of yet, so that queries by user look at them one by one: normally under
+    /// 50,000, and none at rest.
+    pub sessions_unindexed: u64,
     /// Checkpoints run.
     pub checkpoints: u64,
     /// Checkpoints that a reader in another process kept from finishing.
@@ -87,6 +90,7 @@ pub(crate) fn stats(router: &Router) -> Stats {
         log_pages: counters.log_pages.read(),
         saves_in_log: counters.saves_in_log.read(),
         touches_in_log: counters.touches_in_log.read(),
+        sessions_unindexed: counters.sessions_unindexed.read(),
         checkpoints: counters.checkpoints.read(),
         checkpoints_busy: counters.checkpoints_busy.read(),
         foreign_writes: counters.foreign_writes.read(),

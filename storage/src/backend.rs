@@ -167,11 +167,14 @@ pub trait Backend {
     /// Returns how many touches wait likewise.
     fn touches_in_log(&self) -> u64;
 
-    /// Returns whether saves or touches wait to be folded into their rows: those that must be under load, too, or any,
-    /// `at_rest`.
+    /// Returns how many sessions are not in the index of users yet.
+    fn sessions_unindexed(&self) -> u64;
+
+    /// Returns whether something waits to be folded into the place where it belongs: what must be under load, too, or
+    /// anything, `at_rest`.
     fn fold_is_due(&self, at_rest: bool) -> bool;
 
-    /// Folds some of what is due into its rows: a step short enough for commands to wait for.
+    /// Folds some of what is due: a step short enough for commands to wait for.
     fn fold(&mut self, at_rest: bool) -> Result<(), Cause>;
 
     /// Returns how many pages the log holds.

@@ -48,6 +48,8 @@ pub struct Counters {
     pub saves_in_log: Counter,
     /// Touches that wait likewise.
     pub touches_in_log: Counter,
+    /// Sessions that are not in the index of users yet.
+    pub sessions_unindexed: Counter,
     /// Checkpoints run.
     pub checkpoints: Counter,
     /// Checkpoints that a reader kept from finishing.

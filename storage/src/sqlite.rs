@@ -11,6 +11,7 @@ mod save_log;
 mod schema;
 mod take_over;
 mod touch_log;
+mod user_index;
 mod wal;
 
 pub use open::{OpenOptions, Sqlite, TakenOver};

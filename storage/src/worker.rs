@@ -362,6 +362,7 @@ impl<B: Backend> Worker<B> {
         self.shared.counters.log_pages.set(self.backend.log_pages());
         self.shared.counters.saves_in_log.set(self.backend.saves_in_log());
         self.shared.counters.touches_in_log.set(self.backend.touches_in_log());
+        self.shared.counters.sessions_unindexed.set(self.backend.sessions_unindexed());
     }
 
     fn roll_back(&mut self, cause: &Cause) -> Result<(), Broken> {
@@ -499,7 +500,6 @@ impl<B: Backend> Worker<B> {
     /// Writes everything, syncs, empties the log. The connection is closed when the worker is dropped.
     pub(crate) fn close(&mut self) -> Result<(), Cause> {
         self.jobs.clear();
-        self.fold_everything().map_err(|broken| broken.cause)?;
         self.begin(Some(Durability::Synced), LOCK_WAIT)?;
         // Frozen first: a touch from here on finds the engine closed, and is not counted in vain.
         let (generation, expiry, backend) = (self.shared.vitals.generation(), self.settings.expiry, &mut self.backend);
@@ -519,6 +519,8 @@ impl<B: Backend> Worker<B> {
             return Err(cause);
         }
         self.commit().map_err(|broken| broken.cause)?;
+        // All is safe: what goes wrong from here on loses nothing.
+        self.fold_everything().map_err(|broken| broken.cause)?;
         // Another process may be reading; the log is then moved by whoever opens the file next.
         if let Err(cause) = self.backend.checkpoint_and_truncate() {
             tracing::info!(%cause, "the log could not be emptied at the end");

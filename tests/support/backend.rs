@@ -63,6 +63,30 @@ pub fn row(stored: &Stored) -> Row {
     Row { stored: stored.clone(), activity: Activity { last_active: 1, count: 0 } }
 }
 
+/// Takes a file back to an older schema, as an engine of that time would have left it.
+pub fn downgrade(place: &Place, schema: i32) {
+    let undo = [
+        (
+            3,
+            "DROP TRIGGER user_added; DROP TRIGGER user_changed; DROP TRIGGER user_deleted; DROP TABLE session_of_user; \
+             DELETE FROM meta WHERE key = 'users_indexed'; \
+             CREATE INDEX session_by_user ON session (user) WHERE user IS NOT NULL",
+        ),
+        (
+            2,
+            "DROP TRIGGER activity_changed; DROP TRIGGER activity_added; DROP TRIGGER activity_deleted; \
+             DROP VIEW current_session; DROP VIEW logged_activity; DROP TABLE touch_log; \
+             CREATE VIEW current_session AS SELECT serial FROM session",
+        ),
+        (1, "DROP TRIGGER session_written; DROP TRIGGER session_added; DROP VIEW current_session; DROP TABLE save_log"),
+    ];
+    let connection = place.connect();
+    for (_, step) in undo.into_iter().filter(|(below, _)| *below >= schema) {
+        connection.execute_batch(step).expect("it is of the schema above");
+    }
+    connection.pragma_update(None, "user_version", schema).expect("it can be written");
+}
+
 /// Copies the database as a kill would leave it.
 pub fn as_killed(place: &Place) -> Place {
     let copy = Place::new();

@@ -28,6 +28,7 @@ use super::{
     schema::{self, Contents, open_error},
     take_over::take_over,
     touch_log::TouchLog,
+    user_index::UserIndex,
     wal,
 };
 
@@ -78,6 +79,7 @@ pub struct Sqlite {
     pub(super) serial_end: i64,
     pub(super) save_log: SaveLog,
     pub(super) touch_log: TouchLog,
+    pub(super) user_index: UserIndex,
     pub(super) synced: bool,
     /// Whether the open transaction may write.
     pub(super) is_writing: bool,
@@ -185,6 +187,7 @@ impl Sqlite {
             serial_end: 0,
             save_log: SaveLog::default(),
             touch_log: TouchLog::default(),
+            user_index: UserIndex::default(),
             synced: false,
             is_writing: false,
             epoch: 0,
@@ -259,6 +262,7 @@ impl Sqlite {
         self.foreign_writes().map_err(storage)?;
         self.read_save_log().map_err(storage)?;
         self.read_touch_log().map_err(storage)?;
+        self.read_user_index().map_err(storage)?;
         self.commit().map_err(|error| match error {
             crate::backend::CommitError::Busy(cause) | crate::backend::CommitError::Unknown(cause) => storage(cause),
         })?;

@@ -16,26 +16,42 @@ use super::{
     rows::{COLUMNS, read_row},
 };
 
-/// A condition and its parameters, which it names `?1`, `?2` … in order.
-struct Condition {
-    sql: String,
+/// The sessions of a user, `?1`: by the index, and among the rows from `?2` on, which may not be in it.
+const BY_USER: &str = "(SELECT serial FROM session_of_user WHERE user = ?1 AND serial < ?2 \
+     UNION ALL SELECT serial FROM session WHERE user = ?1 AND serial >= ?2) u \
+     CROSS JOIN activity a ON a.serial = u.serial CROSS JOIN session s ON s.serial = a.serial AND s.user = ?1";
+
+/// What a filter selects: from which tables, by which conditions, with their parameters in order.
+struct Selection {
+    from: &'static str,
+    /// The column that has the row number.
+    serial: &'static str,
+    conditions: String,
     parameters: Vec<Box<dyn ToSql>>,
 }
 
-impl Condition {
-    fn of(filter: &Filter, judging: Judging) -> Self {
-        let mut this = Self { sql: String::new(), parameters: Vec::new() };
-        this.and_alive(filter.liveness, judging);
+impl Selection {
+    /// `wide`: from both tables, whatever the filter looks at.
+    fn of(filter: &Filter, wide: bool, judging: Judging, backend: &Sqlite) -> Self {
+        let wide = wide || filter.id_prefix.is_some() || !filter.except.is_empty() || !filter.metadata.is_empty();
+        let (from, serial) = match &filter.user {
+            Some(_) => (BY_USER, "u.serial"),
+            None if wide => ("activity a JOIN session s ON s.serial = a.serial", "a.serial"),
+            // Only the narrow table where that is enough.
+            None => ("activity a", "a.serial"),
+        };
+        let mut this = Self { from, serial, conditions: String::new(), parameters: Vec::new() };
         if let Some(user) = &filter.user {
-            this.and("s.user = ?", [user.clone()]);
+            this.parameters = vec![Box::new(user.clone()), Box::new(backend.user_index.from())];
         }
+        this.and_alive(filter.liveness, judging);
         if let Some(prefix) = &filter.id_prefix {
             // A range rather than LIKE: it uses the index and takes every character for itself.
             this.and("s.id >= ?", [prefix.clone()]);
             this.and("substr(s.id, 1, length(?)) = ?", [prefix.clone(), prefix.clone()]);
         }
-        if let Some(serial) = filter.serial {
-            this.and("a.serial = ?", [serial.get()]);
+        if let Some(number) = filter.serial {
+            this.and(&format!("{serial} = ?"), [number.get()]);
         }
         for id in &filter.except {
             this.and("s.id <> ?", [id.as_str().to_owned()]);
@@ -68,25 +84,18 @@ impl Condition {
     }
 
     fn and<T: ToSql + 'static, const N: usize>(&mut self, sql: &str, parameters: [T; N]) {
-        self.sql.push_str(if self.sql.is_empty() { " WHERE " } else { " AND " });
-        self.sql.push_str(sql);
+        self.conditions.push_str(if self.conditions.is_empty() { " WHERE " } else { " AND " });
+        self.conditions.push_str(sql);
         self.parameters.extend(parameters.map(|parameter| Box::new(parameter) as Box<dyn ToSql>));
     }
 }
 
-/// What a filter selects from; only the narrow table where that is enough.
-fn tables(filter: &Filter) -> &'static str {
-    let wide =
-        filter.user.is_some() || filter.id_prefix.is_some() || !filter.except.is_empty() || !filter.metadata.is_empty();
-    if wide { "activity a JOIN session s ON s.serial = a.serial" } else { "activity a" }
-}
-
 pub(super) fn count(backend: &Sqlite, filter: &Filter, judging: Judging) -> Result<u64, Cause> {
-    let condition = Condition::of(filter, judging);
-    let sql = format!("SELECT count(*) FROM {}{}", tables(filter), condition.sql);
+    let Selection { from, conditions, parameters, .. } = Selection::of(filter, false, judging, backend);
+    let sql = format!("SELECT count(*) FROM {from}{conditions}");
     let count: i64 = backend
         .statement(&sql)?
-        .query_row(params_from_iter(condition.parameters), |row| row.get(0))
+        .query_row(params_from_iter(parameters), |row| row.get(0))
         .map_err(|error| cause(&error))?;
     Ok(count.cast_unsigned())
 }
@@ -107,37 +116,36 @@ pub(super) fn matching(
     until: i64,
     limit: usize,
 ) -> Result<Vec<i64>, Cause> {
-    let mut condition = Condition::of(filter, judging);
-    condition.and("a.serial > ?", [after]);
-    condition.and("a.serial <= ?", [until]);
-    let sql = format!(
-        "SELECT a.serial FROM {}{} ORDER BY a.serial LIMIT {}",
-        tables(filter),
-        condition.sql,
-        limit.min(i64::MAX as usize)
-    );
+    let mut selection = Selection::of(filter, false, judging, backend);
+    let serial = selection.serial;
+    selection.and(&format!("{serial} > ?"), [after]);
+    selection.and(&format!("{serial} <= ?"), [until]);
+    let Selection { from, conditions, parameters, .. } = selection;
+    let limit = limit.min(i64::MAX as usize);
+    let sql = format!("SELECT {serial} FROM {from}{conditions} ORDER BY {serial} LIMIT {limit}");
     let mut statement = backend.statement(&sql)?;
-    let rows = statement.query_map(params_from_iter(condition.parameters), |row| row.get(0));
+    let rows = statement.query_map(params_from_iter(parameters), |row| row.get(0));
     rows.and_then(Iterator::collect).map_err(|error| cause(&error))
 }
 
 pub(super) fn list(backend: &Sqlite, query: &Query, judging: Judging) -> Result<Vec<Summary>, ReadError> {
-    let mut condition = Condition::of(&query.filter, judging);
+    let mut selection = Selection::of(&query.filter, true, judging, backend);
     let (key, direction, after) = match query.order {
         Order::Oldest => ("a.created_at", "ASC", ">"),
         Order::Newest => ("a.created_at", "DESC", "<"),
         Order::RecentlyActive => ("a.last_active_at", "DESC", "<"),
     };
     if let Some(cursor) = query.after {
-        condition.and(&format!("({key}, a.serial) {after} (?, ?)"), [cursor.key, cursor.serial]);
+        selection.and(&format!("({key}, a.serial) {after} (?, ?)"), [cursor.key, cursor.serial]);
     }
+    let Selection { from, conditions, parameters, .. } = selection;
     let sql = format!(
-        "SELECT {COLUMNS}, octet_length(s.data) FROM activity a JOIN session s ON s.serial = a.serial{} \
+        "SELECT {COLUMNS}, octet_length(s.data) FROM {from}{conditions} \
          ORDER BY {key} {direction}, a.serial {direction} LIMIT {}",
-        condition.sql, query.limit
+        query.limit
     );
     let mut statement = backend.statement(&sql)?;
-    let mut rows = statement.query(params_from_iter(condition.parameters)).map_err(|error| cause(&error))?;
+    let mut rows = statement.query(params_from_iter(parameters)).map_err(|error| cause(&error))?;
     let mut page = Vec::new();
     while let Some(row) = rows.next().map_err(|error| cause(&error))? {
         let (mut stored, activity) = read_row(row)?;

@@ -40,7 +40,7 @@ macro_rules! find_sql {
 }
 
 impl Sqlite {
-    fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize, Cause> {
+    pub(super) fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize, Cause> {
         self.statement(sql)?.execute(parameters).map_err(|error| cause(&error))
     }
 
@@ -48,7 +48,7 @@ impl Sqlite {
         self.connection.prepare_cached(sql).map_err(|error| cause(&error))
     }
 
-    fn number(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<i64, Cause> {
+    pub(super) fn number(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<i64, Cause> {
         self.statement(sql)?.query_row(parameters, |row| row.get(0)).map_err(|error| cause(&error))
     }
 
@@ -79,6 +79,13 @@ impl Sqlite {
             };
         }
         Ok(Some(Row { stored, activity }))
+    }
+
+    /// Brings up to date what a query with this filter goes by, where the open transaction writes. In one that only reads, rows'
+    /// activity may be behind.
+    fn fold_for(&mut self, filter: &Filter) -> Result<(), Cause> {
+        self.fold_all_touches()?;
+        if filter.user.is_some() { self.fold_all_users() } else { Ok(()) }
     }
 
     fn run_checkpoint(&mut self, sql: &str) -> Result<Checkpoint, Cause> {
@@ -185,6 +192,7 @@ impl Backend for Sqlite {
             Ok(_) => {
                 self.save_log.index.keep();
                 self.touch_log.keep();
+                self.user_index.keep();
                 if !self.is_writing {
                     return Ok(());
                 }
@@ -205,6 +213,7 @@ impl Backend for Sqlite {
             self.serial_end = self.serial_next;
             self.save_log.index.take_back();
             self.touch_log.take_back();
+            self.user_index.take_back();
         }
         if self.connection.is_autocommit() { Ok(()) } else { self.execute("ROLLBACK", []).map(drop) }
     }
@@ -285,6 +294,7 @@ impl Backend for Sqlite {
                 stored.expires_at,
             ],
         )?;
+        self.user_index.add(stored.serial, stored.user.as_deref());
         Ok(true)
     }
 
@@ -297,7 +307,11 @@ impl Backend for Sqlite {
         let (lowest, highest) = counters.into_inner();
         let metadata = metadata_text(&new.metadata);
         // Naming an indexed column rewrites its index, so a plain save names none.
-        let updated = if old.id == new.id && old.user == new.user {
+        let is_of_another = old.user != new.user;
+        if is_of_another {
+            self.unindex_row(serial)?;
+        }
+        let updated = if old.id == new.id && !is_of_another {
             self.statement(
                 "UPDATE session SET counter = ?3, metadata = ?4, data = ?5 \
                  WHERE serial = ?1 AND id = ?2 AND counter BETWEEN ?6 AND ?7",
@@ -320,6 +334,9 @@ impl Backend for Sqlite {
                 highest
             ])
         };
+        if is_of_another {
+            self.index_row(serial)?;
+        }
         match updated {
             Ok(1) => {}
             Ok(_) => return Ok(false),
@@ -337,6 +354,7 @@ impl Backend for Sqlite {
     }
 
     fn delete(&mut self, serial: i64) -> Result<(), Cause> {
+        self.unindex_row(serial)?;
         self.execute("DELETE FROM session WHERE serial = ?1", [serial])?;
         self.save_log.index.end(serial);
         self.touch_log.end(serial);
@@ -352,12 +370,12 @@ impl Backend for Sqlite {
     }
 
     fn list(&mut self, query: &Query, judging: Judging) -> Result<Vec<Summary>, ReadError> {
-        self.fold_all_touches()?;
+        self.fold_for(&query.filter)?;
         super::query::list(self, query, judging)
     }
 
     fn count(&mut self, filter: &Filter, judging: Judging) -> Result<u64, Cause> {
-        self.fold_all_touches()?;
+        self.fold_for(filter)?;
         super::query::count(self, filter, judging)
     }
 
@@ -369,7 +387,7 @@ impl Backend for Sqlite {
         until: i64,
         limit: usize,
     ) -> Result<Vec<i64>, Cause> {
-        self.fold_all_touches()?;
+        self.fold_for(filter)?;
         super::query::matching(self, filter, judging, after, until, limit)
     }
 
@@ -405,12 +423,22 @@ impl Backend for Sqlite {
         self.touch_log.entries().cast_unsigned()
     }
 
+    fn sessions_unindexed(&self) -> u64 {
+        self.user_index.rows() as u64
+    }
+
     fn fold_is_due(&self, at_rest: bool) -> bool {
-        self.save_log.is_due(at_rest) || self.touch_log.must_fold(at_rest)
+        self.save_log.is_due(at_rest) || self.touch_log.must_fold(at_rest) || self.user_index.is_due(at_rest)
     }
 
     fn fold(&mut self, at_rest: bool) -> Result<(), Cause> {
-        if self.touch_log.must_fold(at_rest) { self.fold_touches() } else { self.fold_saves() }
+        if self.touch_log.must_fold(at_rest) {
+            self.fold_touches()
+        } else if self.user_index.is_due(at_rest) {
+            self.fold_users()
+        } else {
+            self.fold_saves()
+        }
     }
 
     fn log_pages(&self) -> u64 {

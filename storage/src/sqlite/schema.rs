@@ -2,7 +2,8 @@
 //!
 //! `session` holds what changes by a save and `activity` what changes by a touch: a touch must not rewrite a page of
 //! data. The two share the row number. `save_log` and `touch_log` hold saves and touches that are not in their rows
-//! yet ([`super::log_index`]); `current_session` is for whoever reads the file with other means. Row numbers come from blocks that `meta` records, so none is used twice even when
+//! yet ([`super::log_index`]), and `session_of_user` is the index of users, which may be behind
+//! ([`super::user_index`]); `current_session` is for whoever reads the file with other means. Row numbers come from blocks that `meta` records, so none is used twice even when
 //! the highest row is deleted (rule R6); that is cheaper than AUTOINCREMENT, which writes a row of its own per insert.
 
 use rusqlite::{Connection, Transaction};
@@ -128,6 +129,28 @@ const MIGRATIONS: &[&str] = &["
     LEFT JOIN logged_activity t ON t.serial = s.serial
     LEFT JOIN (SELECT serial, max(counter) AS counter, data FROM save_log GROUP BY serial) l
         ON l.serial = s.serial AND l.counter > s.counter;
+", "
+    -- The sessions of each user, but for rows from the number on that `meta` has as users_indexed, which may be missing.
+    CREATE TABLE session_of_user (
+        user TEXT NOT NULL,
+        serial INTEGER NOT NULL,
+        PRIMARY KEY (user, serial)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO session_of_user SELECT user, serial FROM session WHERE typeof(user) = 'text' ORDER BY user, serial;
+    INSERT INTO meta SELECT 'users_indexed', value FROM meta WHERE key = 'serial_next';
+    DROP INDEX session_by_user;
+
+    -- What is damaged is no text. The engine itself runs no triggers. `OR IGNORE` would give way to what the statement says that they run for.
+    CREATE TRIGGER user_added AFTER INSERT ON session WHEN typeof(NEW.user) = 'text' BEGIN
+        INSERT INTO session_of_user VALUES (NEW.user, NEW.serial) ON CONFLICT DO NOTHING;
+    END;
+    CREATE TRIGGER user_changed AFTER UPDATE OF serial, user ON session BEGIN
+        DELETE FROM session_of_user WHERE user = OLD.user AND serial = OLD.serial;
+        INSERT INTO session_of_user SELECT NEW.user, NEW.serial WHERE typeof(NEW.user) = 'text' ON CONFLICT DO NOTHING;
+    END;
+    CREATE TRIGGER user_deleted AFTER DELETE ON session BEGIN
+        DELETE FROM session_of_user WHERE user = OLD.user AND serial = OLD.serial;
+    END;
 "];
 
 /// What a file holds.

@@ -66,9 +66,14 @@ pub(super) fn take_over(transaction: &Transaction<'_>, zone: &TimeZone) -> Resul
     let order = order_of_creation(transaction, row_number, zone)?;
     copy(transaction, &columns, row_number, &order, zone)?;
     verify_counts(transaction, order.len() as u64)?;
-    transaction.execute_batch("DROP TABLE sessions").map_err(open_error)?;
     transaction
-        .execute("UPDATE meta SET value = ?1 WHERE key = 'serial_next'", [order.len() as i64 + 1])
+        .execute_batch(
+            "DROP TABLE sessions;
+             INSERT OR IGNORE INTO session_of_user SELECT user, serial FROM session WHERE typeof(user) = 'text' ORDER BY user, serial",
+        )
+        .map_err(open_error)?;
+    transaction
+        .execute("UPDATE meta SET value = ?1 WHERE key IN ('serial_next', 'users_indexed')", [order.len() as i64 + 1])
         .map_err(open_error)?;
     Ok(order.len() as u64)
 }

@@ -130,7 +130,7 @@ impl Sqlite {
         self.fold_touches_of(rows)
     }
 
-    /// Folds all, where the open transaction writes: for a query over the rows. In one that only reads, rows may be behind.
+    /// Folds all, where the open transaction writes: for a query over the rows.
     pub(super) fn fold_all_touches(&mut self) -> Result<(), Cause> {
         if self.is_writing && self.touch_log.entries() > 0 { self.fold_touches_of(i64::MAX) } else { Ok(()) }
     }

@@ -296,7 +296,7 @@ async fn measure(engine: &Engine, clients: &mut Vec<Client>, op: Op) -> anyhow::
     let elapsed = began.elapsed();
     // What it puts off is a part of what it costs.
     let mut stats = engine.stats();
-    while op != Op::Get && stats.saves_in_log + stats.touches_in_log > 0 {
+    while op != Op::Get && stats.saves_in_log + stats.touches_in_log + stats.sessions_unindexed > 0 {
         sleep(GLANCE).await;
         stats = engine.stats();
     }

@@ -2,7 +2,7 @@
 //! SQLite can do here; an engine on top of it can only come near, or avoid the work.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hint::black_box,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -33,6 +33,8 @@ const CHECKPOINT_PAGES: u32 = 8_192;
 const FOLD_FROM: usize = 65_536;
 /// The same for touches.
 const FOLD_TOUCHES_FROM: usize = 32_768;
+/// The same for rows that are not in the index of users.
+const INDEX_FROM: usize = 32_768;
 /// Touches from which on they are appended to their log, as in the engine.
 const APPEND_TOUCHES_MIN: usize = 8;
 /// The engine's default flush interval.
@@ -49,6 +51,7 @@ struct Database {
     connection: Connection,
     appended: Appended,
     touched: Touched,
+    unindexed: Unindexed,
 }
 
 impl Store for Raw {
@@ -72,15 +75,22 @@ impl Store for Raw {
                 connection,
                 appended: Appended::default(),
                 touched: Touched::default(),
+                unindexed: Unindexed::default(),
             })),
         })
     }
 
     async fn fill(&self, sessions: usize, payloads: &Arc<Payloads>) -> anyhow::Result<Vec<Box<str>>> {
         let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let transaction = database.connection.transaction()?;
-        let ids =
-            (0..sessions).map(|session| insert(&transaction, session, payloads)).collect::<anyhow::Result<_>>()?;
+        let Database { connection, unindexed, .. } = &mut *database;
+        let transaction = connection.transaction()?;
+        let ids = (0..sessions)
+            .map(|session| {
+                unindexed.note(session);
+                insert(&transaction, session, payloads)
+            })
+            .collect::<anyhow::Result<_>>()?;
+        unindexed.fold(&transaction)?;
         transaction.commit()?;
         Ok(ids)
     }
@@ -101,9 +111,10 @@ impl Store for Raw {
 
     async fn close(self) -> anyhow::Result<()> {
         let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let Database { connection, appended, touched } = &mut *database;
+        let Database { connection, appended, touched, unindexed } = &mut *database;
         touched.flush(connection)?;
         touched.fold(connection)?;
+        unindexed.fold(connection)?;
         Ok(appended.fold(connection)?)
     }
 
@@ -151,6 +162,23 @@ impl Appended {
         }
         self.saves = 0;
         connection.execute("DELETE FROM save_log", []).map(drop)
+    }
+}
+
+/// Rows that are not in the index of users yet.
+#[derive(Debug, Default)]
+struct Unindexed(BTreeSet<(String, i64)>);
+
+impl Unindexed {
+    fn note(&mut self, session: usize) {
+        self.0.insert((user(session), serial(session)));
+    }
+
+    fn fold(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        for (user, serial) in std::mem::take(&mut self.0) {
+            connection.prepare_cached("INSERT INTO session_of_user VALUES (?1, ?2)")?.execute(params![user, serial])?;
+        }
+        Ok(())
     }
 }
 
@@ -214,7 +242,7 @@ fn raise(connection: &Connection, rows: &BTreeMap<i64, Activity>) -> rusqlite::R
 impl Client for RawClient {
     async fn perform(&mut self, op: Op, items: &[Item]) -> anyhow::Result<()> {
         let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let Database { connection, appended, touched } = &mut *database;
+        let Database { connection, appended, touched, unindexed } = &mut *database;
         connection.prepare_cached(if op.writes() { "BEGIN IMMEDIATE" } else { "BEGIN" })?.execute([])?;
         for &item in items {
             if let Some(id) = perform(connection, &self.world, op, item)? {
@@ -227,7 +255,8 @@ impl Client for RawClient {
                     touched.note(serial(item.session), 0);
                 }
                 Op::Touch | Op::TouchCommitted => touched.note(serial(item.session), 1),
-                Op::Create | Op::Get | Op::GetCold => {}
+                Op::Create => unindexed.note(item.session),
+                Op::Get | Op::GetCold => {}
             }
         }
         if op.without_memory() == Op::Touch || self.flushed_at.elapsed() >= FLUSH_INTERVAL {
@@ -236,6 +265,9 @@ impl Client for RawClient {
         }
         if touched.entries >= FOLD_TOUCHES_FROM {
             touched.fold(connection)?;
+        }
+        if unindexed.0.len() >= INDEX_FROM {
+            unindexed.fold(connection)?;
         }
         if appended.saves >= FOLD_FROM {
             appended.fold(connection)?;

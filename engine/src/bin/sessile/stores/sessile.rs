@@ -86,7 +86,7 @@ impl Store for Sessile {
     async fn rest(&self) -> anyhow::Result<()> {
         loop {
             let stats = self.engine.stats();
-            if stats.saves_in_log == 0 && stats.touches_in_log == 0 {
+            if stats.saves_in_log + stats.touches_in_log + stats.sessions_unindexed == 0 {
                 return Ok(());
             }
             sleep(GLANCE).await;

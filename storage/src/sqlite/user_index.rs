@@ -1,0 +1,175 @@
+//! The index of users, `session_of_user`, which may be behind the rows.
+//!
+//! New rows go to the right edge of their tables, many to a page; their users lie all over the index, so a create would write a
+//! page of it, alone. Indexed some ten thousand at a time, in the order of their users, they share its pages.
+//!
+//! ```text
+//!   create ──note──▶ memory ──fold, in small steps──▶ session_of_user     at rest, when there are many, before a query
+//! ```
+//!
+//! **Every row below `from` that has a user is in the index.** `from` is on record in `meta`, and moves with the transaction
+//! that indexes the last row below it; queries look at the rows from there on, too ([`super::query`]). Whatever else changes a row's
+//! user, or deletes the row, changes the index at once; and to index a row twice, or one that is gone, changes nothing. So a fold
+//! cut short needs no repair. What is not indexed yet is read anew when the connection is opened.
+//!
+//! Other processes keep the index by triggers.
+
+use crate::error::Cause;
+
+use super::{cause, open::Sqlite};
+
+/// Rows from which on they are indexed although commands wait: as many as let those of one user, and of its neighbours, meet.
+const FOLD_FROM: usize = 32_768;
+/// Rows indexed in one transaction: a millisecond. Where more come in meanwhile, twice as many as those, so that a fold ends.
+const FOLD_ROWS: usize = 512;
+
+/// Where a row goes in the index: how its user's name begins, and its number. As good as the name, to bring neighbours together.
+type Place = (u128, i64);
+
+/// What is not indexed yet.
+#[derive(Debug, Default)]
+pub(super) struct UserIndex {
+    from: i64,
+    /// Rows that came since the pass began: where those with a user go, and how many there are in all.
+    added: Vec<Place>,
+    rows: usize,
+    /// Those since the last step.
+    rows_since_step: usize,
+    /// The pass: what it has still to index, the last first; how many rows it deals with, 0 between passes; where it ends.
+    pass: Vec<Place>,
+    rows_in_pass: usize,
+    until: i64,
+    /// What the open transaction has done: rows indexed, rows of passes that ended, and `from` as it was.
+    indexed: Vec<Place>,
+    rows_indexed: usize,
+    from_before: i64,
+}
+
+impl UserIndex {
+    /// Notes a new row.
+    pub(super) fn add(&mut self, serial: i64, user: Option<&str>) {
+        self.rows += 1;
+        self.rows_since_step += 1;
+        if let Some(user) = user {
+            self.added.push((beginning(user), serial));
+        }
+    }
+
+    /// Returns the row number below which all are indexed.
+    pub(super) fn from(&self) -> i64 {
+        self.from
+    }
+
+    /// Returns how many rows there are from there on.
+    pub(super) fn rows(&self) -> usize {
+        self.rows + self.rows_in_pass
+    }
+
+    /// Returns whether there is something to index now.
+    pub(super) fn is_due(&self, at_rest: bool) -> bool {
+        self.rows_in_pass > 0 || self.rows >= FOLD_FROM || at_rest && self.rows > 0
+    }
+
+    /// The transaction has committed.
+    pub(super) fn keep(&mut self) {
+        self.indexed.clear();
+        self.rows_indexed = 0;
+        self.from_before = self.from;
+    }
+
+    /// The transaction is rolled back: the pass begins again. Rows that it had added are like any that were deleted.
+    pub(super) fn take_back(&mut self) {
+        self.added.append(&mut self.indexed);
+        self.added.append(&mut self.pass);
+        self.rows += std::mem::take(&mut self.rows_indexed) + std::mem::take(&mut self.rows_in_pass);
+        self.from = self.from_before;
+    }
+
+    /// Begins a pass over all rows below `until`, which is the next number to be given.
+    fn begin(&mut self, until: i64) {
+        self.pass = std::mem::take(&mut self.added);
+        self.pass.sort_unstable_by(|one, other| other.cmp(one));
+        self.rows_in_pass = std::mem::take(&mut self.rows);
+        self.until = until;
+    }
+
+    fn end(&mut self, until: i64) {
+        self.rows_indexed += std::mem::take(&mut self.rows_in_pass);
+        self.from = until;
+    }
+}
+
+fn beginning(user: &str) -> u128 {
+    let mut bytes = [0; 16];
+    let length = user.len().min(bytes.len());
+    bytes[..length].copy_from_slice(&user.as_bytes()[..length]);
+    u128::from_be_bytes(bytes)
+}
+
+impl Sqlite {
+    /// Reads which rows are not indexed. In a transaction.
+    pub(super) fn read_user_index(&mut self) -> Result<(), Cause> {
+        let on_record = self.number("SELECT coalesce(max(value), 1) FROM meta WHERE key = 'users_indexed'", [])?;
+        // What is still to come is not indexed.
+        let from = on_record.min(self.serial_on_record()?);
+        let mut index = UserIndex { from, from_before: from, ..UserIndex::default() };
+        {
+            let mut statement = self.statement("SELECT serial, user FROM session WHERE serial >= ?1")?;
+            let mut rows = statement.query([from]).map_err(|error| cause(&error))?;
+            while let Some(row) = rows.next().map_err(|error| cause(&error))? {
+                let serial = row.get(0).map_err(|error| cause(&error))?;
+                let user = row.get_ref(1).map_err(|error| cause(&error))?;
+                index.add(serial, user.as_str().ok());
+            }
+        }
+        index.rows_since_step = 0;
+        self.user_index = index;
+        Ok(())
+    }
+
+    /// Indexes some of the rows that are not, in the open transaction.
+    pub(super) fn fold_users(&mut self) -> Result<(), Cause> {
+        let rows = FOLD_ROWS.max(2 * std::mem::take(&mut self.user_index.rows_since_step));
+        self.fold_users_of(rows)
+    }
+
+    /// Indexes them all, where the open transaction writes: for a query by user.
+    pub(super) fn fold_all_users(&mut self) -> Result<(), Cause> {
+        while self.is_writing && self.user_index.rows() > 0 {
+            self.fold_users_of(usize::MAX)?;
+        }
+        Ok(())
+    }
+
+    fn fold_users_of(&mut self, rows_max: usize) -> Result<(), Cause> {
+        if self.user_index.rows_in_pass == 0 {
+            self.user_index.begin(self.serial_next);
+        }
+        for _ in 0..rows_max {
+            let Some(place) = self.user_index.pass.pop() else {
+                // A number that is not on record yet may be given again.
+                let until = self.user_index.until.min(self.serial_on_record()?);
+                self.execute("INSERT OR REPLACE INTO meta VALUES ('users_indexed', ?1)", [until])?;
+                self.user_index.end(until);
+                return Ok(());
+            };
+            self.user_index.indexed.push(place);
+            self.index_row(place.1)?;
+        }
+        Ok(())
+    }
+
+    /// Enters a row into the index, if it is there and has a user. One that is damaged has none.
+    pub(super) fn index_row(&self, serial: i64) -> Result<(), Cause> {
+        let sql = "INSERT OR IGNORE INTO session_of_user \
+                   SELECT user, serial FROM session WHERE serial = ?1 AND typeof(user) = 'text'";
+        self.execute(sql, [serial]).map(drop)
+    }
+
+    /// Takes a row out of the index, before it is deleted or given to another user.
+    pub(super) fn unindex_row(&self, serial: i64) -> Result<(), Cause> {
+        let sql = "DELETE FROM session_of_user \
+                   WHERE user = (SELECT user FROM session WHERE serial = ?1) AND serial = ?1";
+        self.execute(sql, [serial]).map(drop)
+    }
+}
