@@ -6,8 +6,8 @@
 //! What is checked is the code that ships, not a copy of it.
 //!
 //! ```text
-//!   storage/src/{cell, dirty, held, admission, reply, mailbox, health}.rs ─┐                ┌─ std + crossbeam   (their crates)
-//!   actors/src/{slot, registry}.rs ─────────────────────────────────┴─▶ crate::sync ─┴─ models/sync.rs, of loom's types
+//!   storage/src/{cell, dirty, held, admission, reply, oneshot, wake, mailbox, health}.rs ─┐                ┌─ std + crossbeam   (their crates)
+//!   actors/src/{slot, registry}.rs ───────────────────────────────────────────────────────┴─▶ crate::sync ─┴─ models/sync.rs, of loom's types
 //! ```
 //!
 //! A model ends by itself: a wake-up that is lost, or an answer that never comes, is a deadlock, and loom reports it.
@@ -48,6 +48,8 @@ mod held_model;
 mod mailbox_on_crossbeam;
 #[path = "loom/mailbox_on_loom.rs"]
 mod mailbox_on_loom;
+#[path = "loom/oneshot_model.rs"]
+mod oneshot_model;
 #[path = "loom/order_model.rs"]
 mod order_model;
 #[path = "loom/passivation_model.rs"]
@@ -60,3 +62,5 @@ mod reply_model;
 mod shutdown_model;
 #[path = "loom/slot_model.rs"]
 mod slot_model;
+#[path = "loom/wake_model.rs"]
+mod wake_model;

@@ -25,9 +25,12 @@ shipped! {
     health = "../storage/src/health.rs";
     held = "../storage/src/held.rs";
     mailbox = "../storage/src/mailbox.rs";
+    oneshot = "../storage/src/oneshot.rs";
+    panic = "../storage/src/panic.rs";
     reply = "../storage/src/reply.rs";
     registry = "../actors/src/registry.rs";
     slot = "../actors/src/slot.rs";
+    wake = "../storage/src/wake.rs";
 }
 
 pub(crate) mod actor;

@@ -263,6 +263,26 @@ fn a_pass_cut_short_begins_again() {
 }
 
 #[test]
+fn a_row_that_goes_before_it_is_indexed_leaves_nothing() {
+    let place = Place::new();
+    let mut backend = open(&place.path());
+    let (mut gone, mut other) = (0, 0);
+    committed(&mut backend, |backend| {
+        gone = add(backend, "ada");
+        other = add(backend, "ada");
+    });
+    committed(&mut backend, |backend| {
+        backend.delete(gone).unwrap();
+        let old = Stored { user: Some("ada".into()), ..stored(other, &format!("{other}")) };
+        let new = Stored { user: Some("bob".into()), counter: 2, ..old.clone() };
+        assert!(backend.update(&old, &new).unwrap());
+    });
+    fold_all(&mut backend);
+    assert_is_complete(&place.connect());
+    assert_eq!(entries(&place.connect())[0], [("bob".to_owned(), other)]);
+}
+
+#[test]
 fn a_row_number_that_is_given_again_is_found() {
     let place = Place::new();
     let mut backend = open(&place.path());

@@ -69,7 +69,7 @@ where
 
     fn finish(self: Box<Self>, outcome: Result<Version>) {
         let answer = self.answer;
-        self.reply.answer(outcome.and_then(|_| answer.ok_or(Error::Panicked)));
+        drop(self.reply.answer(outcome.and_then(|_| answer.ok_or(Error::Panicked))));
     }
 
     fn reply_mut(&mut self) -> &mut dyn AnyReply {

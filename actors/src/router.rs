@@ -27,21 +27,19 @@ use sessile_storage::{
     admission::{Admission, Refused},
     cell::{Cell, Touch},
     clock::{EngineClock, micros},
-    command::{BoxPort, Command, HeldRecord, InFlight, Occupied, Sink, Target},
+    command::{AnyPort, Command, HeldRecord, InFlight, Occupied, Sink, Target},
     error::{Cause, CauseKind, Error, InterruptedBy, Result},
     health::Phase,
     held::Held,
     id::SessionId,
     mailbox::Mailbox,
+    oneshot::oneshot,
     panic::contain,
     record::Record,
     reply::Port,
     shared::Shared,
 };
-use tokio::{
-    runtime::Handle,
-    sync::{oneshot, watch},
-};
+use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
     registry::{Bounds, Registry},
@@ -126,22 +124,9 @@ pub struct Router {
 #[derive(Debug)]
 pub struct Asking<T> {
     /// The way back.
-    pub port: BoxPort<T>,
+    pub port: AnyPort<T>,
     /// Room in admission.
     pub occupied: Occupied,
-}
-
-struct Oneshot<T>(oneshot::Sender<Result<T>>);
-
-impl<T: Send> Sink<T> for Oneshot<T> {
-    fn send(self: Box<Self>, answer: Result<T>) {
-        // The caller may have dropped its future.
-        drop(self.0.send(answer));
-    }
-
-    fn is_closed(&self) -> bool {
-        self.0.is_closed()
-    }
 }
 
 impl Router {
@@ -212,13 +197,15 @@ impl Router {
             Err(Refused::Closed) => return Err(Error::Closed),
             Err(Refused::Full) => return Err(Error::Overloaded { waited: waited() }),
         };
-        let (sender, receiver) = oneshot::channel();
+        let (sender, receiver) = oneshot();
         let deadline = began.saturating_add(micros(timeout));
-        send(Asking { port: BoxPort::new(Oneshot(sender)), occupied: Occupied::by_permit(permit, deadline) });
-        match self.within(timeout.saturating_sub(waited()), receiver).await {
-            Some(Ok(answer)) => answer,
+        send(Asking { port: AnyPort::Caller(sender), occupied: Occupied::by_permit(permit, deadline) });
+        let answered = self.within(timeout.saturating_sub(waited()), receiver).await;
+        self.shared.wakes.help();
+        match answered {
+            Some(Some(answer)) => answer,
             // Every reply is answered, also when it is dropped; this one was lost with its thread.
-            Some(Err(_)) => Err(Error::Interrupted { by: InterruptedBy::StorageDied }),
+            Some(None) => Err(Error::Interrupted { by: InterruptedBy::StorageDied }),
             None => Err(Error::Interrupted { by: InterruptedBy::Deadline }),
         }
     }
@@ -230,14 +217,14 @@ impl Router {
         sink: impl Sink<T> + 'static,
         send: impl FnOnce(Asking<T>),
     ) {
-        let port = BoxPort::new(sink);
+        let port = AnyPort::new(sink);
         match self.admission.try_acquire(bytes) {
             Ok(permit) => {
                 let deadline = self.clock.monotonic().saturating_add(micros(self.limits.message_timeout));
                 send(Asking { port, occupied: Occupied::by_permit(permit, deadline) });
             }
-            Err(Refused::Full) => Port::send(port, Err(Error::Overloaded { waited: Duration::ZERO })),
-            Err(Refused::Closed) => Port::send(port, Err(Error::Closed)),
+            Err(Refused::Full) => drop(port.send(Err(Error::Overloaded { waited: Duration::ZERO }))),
+            Err(Refused::Closed) => drop(port.send(Err(Error::Closed))),
         }
     }
 

@@ -13,7 +13,7 @@ use std::{collections::VecDeque, sync::Arc};
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr};
 use sessile_storage::{
     change::Change,
-    command::{AnyReply, BoxPort, Command, HeldRecord, InFlight, Occupied, ReplyTo, Sink, Target},
+    command::{AnyPort, AnyReply, Command, HeldRecord, InFlight, Occupied, ReplyTo, Sink, Target},
     error::{Error, Result},
     id::{Serial, SessionId, Version},
     panic::contain,
@@ -350,5 +350,5 @@ impl<T: Send> Sink<T> for Own<T> {
 
 fn own_reply<T: Send + 'static>(actor: &ActorRef<SessionMessage>, wrap: fn(Result<T>) -> SessionMessage) -> ReplyTo<T> {
     // No permit: those of the updates that wait for it are held meanwhile.
-    Reply::new(BoxPort::new(Own { actor: actor.clone(), wrap }), Occupied::nothing())
+    Reply::new(AnyPort::new(Own { actor: actor.clone(), wrap }), Occupied::nothing())
 }

@@ -8,15 +8,17 @@ use crate::{
     error::{Cause, CauseKind, Error, InterruptedBy, Result},
     held::Held,
     id::{SessionId, Version},
+    oneshot::Sender,
     query::{Filter, Page, Query},
     record::{Durability, Record, Stored},
     reply::{Port, Reply, Stage},
+    wake::Wake,
 };
 
 /// What a live session holds in memory.
 pub type HeldRecord = Held<Stored>;
 
-/// Where a request goes on from its storage: a oneshot, a ractor reply port, a session actor.
+/// Where an answer goes other than to a caller: to a ractor reply port, to a session actor.
 pub trait Sink<T>: Send {
     /// Sends the answer; the receiver may be gone.
     fn send(self: Box<Self>, answer: Result<T>);
@@ -26,26 +28,37 @@ pub trait Sink<T>: Send {
 }
 
 /// A port to anywhere.
-pub struct BoxPort<T>(Box<dyn Sink<T>>);
+pub enum AnyPort<T> {
+    /// To a caller who awaits the answer.
+    Caller(Sender<Result<T>>),
+    /// To anybody else.
+    Sink(Box<dyn Sink<T>>),
+}
 
-impl<T> BoxPort<T> {
+impl<T> AnyPort<T> {
     /// Wraps a sink.
     pub fn new(sink: impl Sink<T> + 'static) -> Self {
-        Self(Box::new(sink))
+        Self::Sink(Box::new(sink))
     }
 }
 
-impl<T> fmt::Debug for BoxPort<T> {
+impl<T> fmt::Debug for AnyPort<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("BoxPort")
+        formatter.write_str("AnyPort")
     }
 }
 
-impl<T> Port for BoxPort<T> {
+impl<T> Port for AnyPort<T> {
     type Answer = Result<T>;
 
-    fn send(self, answer: Result<T>) {
-        self.0.send(answer);
+    fn send(self, answer: Result<T>) -> Wake {
+        match self {
+            Self::Caller(sender) => sender.send(answer),
+            Self::Sink(sink) => {
+                sink.send(answer);
+                Wake::nobody()
+            }
+        }
     }
 
     fn lost(&self, stage: Stage) -> Result<T> {
@@ -58,7 +71,10 @@ impl<T> Port for BoxPort<T> {
     }
 
     fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        match self {
+            Self::Caller(sender) => sender.is_closed(),
+            Self::Sink(sink) => sink.is_closed(),
+        }
     }
 }
 
@@ -121,7 +137,7 @@ impl Drop for Occupied {
 }
 
 /// The reply of a request.
-pub type ReplyTo<T> = Reply<BoxPort<T>, Occupied>;
+pub type ReplyTo<T> = Reply<AnyPort<T>, Occupied>;
 
 /// A reply whatever its answer's type.
 pub trait AnyReply {
@@ -327,25 +343,25 @@ impl Command {
         }
     }
 
-    /// Sends the answer that was prepared.
-    pub fn complete(self) {
+    /// Sends the answer that was prepared; returns whom to wake.
+    pub fn complete(self) -> Wake {
         match self {
             Self::Get { reply, .. } => reply.send(),
             // Before the answer: so the caller, who keeps one too, is the last to let go of it. Memory that is freed by the
             // thread that asked for it is cheaper by far.
             Self::Create { change, reply, .. } => {
                 drop(change);
-                reply.send();
+                reply.send()
             }
             Self::Write { change, reply, .. } => {
                 drop(change);
-                reply.send();
+                reply.send()
             }
             Self::Delete { reply, .. } => reply.send(),
             Self::Touch { reply, .. } | Self::Flush { reply } => reply.send(),
             Self::List { reply, .. } => reply.send(),
             Self::Count { reply, .. } | Self::DeleteWhere { reply, .. } => reply.send(),
-            _ => {}
+            _ => Wake::nobody(),
         }
     }
 
@@ -354,7 +370,7 @@ impl Command {
         if let Some(reply) = self.reply_mut() {
             reply.prepare_error(error);
         }
-        self.complete();
+        drop(self.complete());
     }
 
     /// Returns what the acknowledgement promises, for a command that writes.

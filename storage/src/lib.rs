@@ -8,7 +8,7 @@
 //! | [`cell`], [`dirty`] | a row's activity, shared by handles and the storage thread; which are to be flushed |
 //! | [`held`] | the record of a live session in memory |
 //! | [`admission`] | what is in flight, and who waits |
-//! | [`reply`] | one request's way back |
+//! | [`reply`], [`oneshot`], [`wake`] | one request's way back |
 //! | [`mailbox`], [`health`] | the way to the thread, and what it says of itself |
 //! | `batch`, `worker`, [`thread`] | the commands that share a transaction; running them; the loop around |
 //! | [`backend`], [`sqlite`] | what a database must do, and the one that does |
@@ -30,6 +30,7 @@ pub mod held;
 pub mod id;
 mod json;
 pub mod mailbox;
+pub mod oneshot;
 pub mod panic;
 pub mod query;
 pub mod record;
@@ -40,6 +41,7 @@ mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod thread;
+pub mod wake;
 mod worker;
 
 pub use worker::Settings;

@@ -4,7 +4,7 @@
 //! that leads back to the caller and the guards of what the request occupies. Dropped unanswered, it answers by the
 //! stage that the request had reached: before the storage thread took it, it did not happen; after that, it may have.
 
-use crate::sync::omitted;
+use crate::{sync::omitted, wake::Wake};
 
 /// How far a request has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub trait Port {
     /// The answer.
     type Answer;
 
-    /// Sends the answer; the caller may be gone.
-    fn send(self, answer: Self::Answer);
+    /// Sends the answer; the caller may be gone. Returns whom to wake for it.
+    fn send(self, answer: Self::Answer) -> Wake;
 
     /// Returns the answer for a request that was lost at `stage`.
     fn lost(&self, stage: Stage) -> Self::Answer;
@@ -61,15 +61,15 @@ impl<P: Port, G> Reply<P, G> {
         self.prepared = Some(answer);
     }
 
-    /// Sends the answer that was kept back.
-    pub fn send(mut self) {
+    /// Sends the answer that was kept back; returns whom to wake.
+    pub fn send(mut self) -> Wake {
         let answer = self.prepared.take();
-        self.finish(answer);
+        self.finish(answer)
     }
 
-    /// Answers at once.
-    pub fn answer(mut self, answer: P::Answer) {
-        self.finish(Some(answer));
+    /// Answers at once; returns whom to wake.
+    pub fn answer(mut self, answer: P::Answer) -> Wake {
+        self.finish(Some(answer))
     }
 
     /// Returns what the request occupies, until it is answered.
@@ -87,22 +87,21 @@ impl<P: Port, G> Reply<P, G> {
         self.port.as_ref().is_none_or(P::is_closed)
     }
 
-    fn finish(&mut self, answer: Option<P::Answer>) {
+    fn finish(&mut self, answer: Option<P::Answer>) -> Wake {
         // What the request occupied is free before its caller hears: a next request finds the slot at rest.
         if !omitted("reply: what it occupied is free before its answer") {
             drop(self.guards.take());
         }
-        if let Some(port) = self.port.take() {
-            let answer = answer.unwrap_or_else(|| port.lost(self.stage));
-            port.send(answer);
-        }
+        let Some(port) = self.port.take() else { return Wake::nobody() };
+        let answer = answer.unwrap_or_else(|| port.lost(self.stage));
+        port.send(answer)
     }
 }
 
 impl<P: Port, G> Drop for Reply<P, G> {
     fn drop(&mut self) {
         if !omitted("reply: a dropped reply answers") {
-            self.finish(None);
+            drop(self.finish(None));
         }
     }
 }

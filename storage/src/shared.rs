@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use crate::{cell::Cell, dirty::Dirty, error::Cause, health::Vitals};
+use crate::{cell::Cell, dirty::Dirty, error::Cause, health::Vitals, wake::Wakes};
 
 /// A number that only informs: nothing is decided by it.
 #[derive(Debug, Default)]
@@ -84,6 +84,8 @@ pub struct Shared {
     pub counters: Counters,
     /// Cells with touches to flush.
     pub dirty: Dirty<Arc<Cell>>,
+    /// Callers to wake.
+    pub wakes: Wakes,
     /// Bytes of records held in memory.
     pub bytes_held: Arc<AtomicUsize>,
     /// Since when, in unix microseconds, and why the database refuses, by the kind of work.

@@ -1,7 +1,7 @@
 //! The one switch between std's primitives and loom's.
 //!
-//! The *pure* modules (`cell`, `held`, `admission`, `reply`, `mailbox`, `health`) take every primitive from here and
-//! import nothing else but each other. The test crate compiles the very same files beside a `sync` of its own made of
+//! The *pure* modules (`cell`, `dirty`, `held`, `admission`, `reply`, `oneshot`, `wake`, `mailbox`, `health`) take every primitive from here and
+//! import nothing else but each other, and `panic`. The test crate compiles the very same files beside a `sync` of its own made of
 //! loom's types, so what loom explores is the code that ships (invariant I11).
 
 pub(crate) use std::sync::{

@@ -235,7 +235,7 @@ impl<B: Backend> Worker<B> {
         match self.execute_all(batch, flush) {
             Ok(()) => {
                 self.commit()?;
-                batch.drain(..).for_each(Command::complete);
+                self.shared.wakes.wake_all(batch.drain(..).map(Command::complete).collect());
             }
             Err(cause) => {
                 self.roll_back(&cause)?;
@@ -391,7 +391,7 @@ impl<B: Backend> Worker<B> {
             let outcome = self.run_alone(Some(&mut alone[0]));
             let [command] = alone;
             match outcome {
-                Ok(Attempt::Done) => command.complete(),
+                Ok(Attempt::Done) => drop(command.complete()),
                 Ok(Attempt::LockedOut(_)) => {
                     // Not each of them waits for the lock in its turn: all set aside, but for reads.
                     batch.push(command);

@@ -76,7 +76,7 @@ fn assert_free_when_answered(serve: fn(Request), answer: Answer) {
 
 #[test]
 fn an_answered_request_is_free_when_its_caller_hears() {
-    explore(Unbounded, || assert_free_when_answered(|request| request.answer(Answer::Done), Answer::Done));
+    explore(Unbounded, || assert_free_when_answered(|request| drop(request.answer(Answer::Done)), Answer::Done));
 }
 
 mutant!(answer_before_it_is_free:
@@ -88,7 +88,7 @@ fn a_prepared_answer_is_sent_with_its_batch() {
     let serve = |mut request: Request| {
         request.prepare(Answer::Done);
         assert!(request.guards().is_some());
-        request.send();
+        drop(request.send());
     };
     explore(Unbounded, move || assert_free_when_answered(serve, Answer::Done));
 }
@@ -190,7 +190,7 @@ fn a_request_whose_caller_goes_is_answered_all_the_same() {
                 // A read that nobody waits for is skipped.
                 drop(request);
             } else {
-                request.answer(Answer::Done);
+                drop(request.answer(Answer::Done));
             }
         });
         let caller = goes.join().unwrap();

@@ -50,7 +50,7 @@ impl Drop for Place {
 fn serve(actor: &ActorRef, slot: &Slot) {
     while let Some(messages) = actor.receive() {
         for message in messages {
-            message.answer(Answer::Done);
+            drop(message.answer(Answer::Done));
         }
     }
     end(actor, slot);

@@ -3,6 +3,7 @@
 use crate::{
     reply::{Port, Stage},
     sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, lock},
+    wake::Wake,
 };
 
 /// What a caller hears.
@@ -52,9 +53,10 @@ impl Caller {
 impl Port for Way {
     type Answer = Answer;
 
-    fn send(self, answer: Answer) {
+    fn send(self, answer: Answer) -> Wake {
         lock(&self.0.answers).push(answer);
         self.0.came.notify_one();
+        Wake::nobody()
     }
 
     fn lost(&self, stage: Stage) -> Answer {

@@ -138,12 +138,16 @@ fn storage(slot: &Arc<Slot>, cell: Arc<Cell>, inbox: Inbox<Command>) -> JoinHand
                 replies.push(reply);
             }
             if omitted("storage: a batch is visible before its replies") {
-                replies.drain(..).for_each(Reply::send);
+                for reply in replies.drain(..) {
+                    drop(reply.send());
+                }
             }
             if writes {
                 slot.held().publish(GENERATION, &cell, Arc::new(Record(stored)));
             }
-            replies.into_iter().for_each(Reply::send);
+            for reply in replies {
+                drop(reply.send());
+            }
         }
         assert!(slot.is_at_rest());
         stored

@@ -86,7 +86,7 @@ impl Engine {
         let mut message = Message { sender, number, reply: Reply::new(way, Place(Arc::clone(&slot))) };
         if kind == Kind::Forward && slot.overtakes_nothing() {
             lock(&self.handled).push((sender, number));
-            message.reply.answer(Answer::Done);
+            drop(message.reply.answer(Answer::Done));
             return caller;
         }
         for _ in 0..DELIVERIES_MAX {
@@ -138,7 +138,7 @@ impl Engine {
         let alone = self.handling[usize::from(session)].try_lock().expect("two actors of a session at a time");
         lock(&self.handled).push((message.sender, message.number));
         drop(alone);
-        message.reply.answer(Answer::Done);
+        drop(message.reply.answer(Answer::Done));
     }
 
     /// Ends all actors, and returns what was handled.

@@ -73,7 +73,7 @@ fn storage(inbox: Inbox<Command>) -> JoinHandle<()> {
     thread::spawn(move || {
         while let Received::Command(Command::Request(mut request)) = inbox.receive(None) {
             request.receive();
-            request.answer(Answer::Done);
+            drop(request.answer(Answer::Done));
         }
     })
 }

@@ -226,6 +226,7 @@ impl Backend for Sqlite {
             self.is_ours()?;
             self.read_save_log()?;
             self.read_touch_log()?;
+            self.user_index.doubt();
         } else if self.is_writing {
             self.log_is_whole()?;
         }
@@ -294,7 +295,7 @@ impl Backend for Sqlite {
                 stored.expires_at,
             ],
         )?;
-        self.user_index.add(stored.serial, stored.user.as_deref());
+        self.user_index.add(stored.serial, stored.user.as_ref());
         Ok(true)
     }
 

@@ -14,6 +14,10 @@
 //!
 //! Other processes keep the index by triggers.
 
+use std::sync::Arc;
+
+use rusqlite::params;
+
 use crate::error::Cause;
 
 use super::{cause, open::Sqlite};
@@ -23,8 +27,17 @@ const FOLD_FROM: usize = 32_768;
 /// Rows indexed in one transaction: a millisecond. Where more come in meanwhile, twice as many as those, so that a fold ends.
 const FOLD_ROWS: usize = 512;
 
-/// Where a row goes in the index: how its user's name begins, and its number. As good as the name, to bring neighbours together.
-type Place = (u128, i64);
+/// Names up to so many bytes are kept until their rows are indexed; longer ones are read again.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Where a row goes in the index.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// How its user's name begins: as good as the name, to bring neighbours together.
+    beginning: u128,
+    serial: i64,
+    name: Option<Arc<str>>,
+}
 
 /// What is not indexed yet.
 #[derive(Debug, Default)]
@@ -33,11 +46,14 @@ pub(super) struct UserIndex {
     /// Rows that came since the pass began: where those with a user go, and how many there are in all.
     added: Vec<Place>,
     rows: usize,
+    /// Some of them may have been deleted, given to another user, or never committed.
+    is_in_doubt: bool,
     /// Those since the last step.
     rows_since_step: usize,
     /// The pass: what it has still to index, the last first; how many rows it deals with, 0 between passes; where it ends.
     pass: Vec<Place>,
     rows_in_pass: usize,
+    pass_is_in_doubt: bool,
     until: i64,
     /// What the open transaction has done: rows indexed, rows of passes that ended, and `from` as it was.
     indexed: Vec<Place>,
@@ -47,12 +63,19 @@ pub(super) struct UserIndex {
 
 impl UserIndex {
     /// Notes a new row.
-    pub(super) fn add(&mut self, serial: i64, user: Option<&str>) {
+    pub(super) fn add(&mut self, serial: i64, user: Option<&Arc<str>>) {
         self.rows += 1;
         self.rows_since_step += 1;
         if let Some(user) = user {
-            self.added.push((beginning(user), serial));
+            let name = (user.len() <= NAME_BYTES_MAX).then(|| Arc::clone(user));
+            self.added.push(Place { beginning: beginning(user), serial, name });
         }
+    }
+
+    /// From now on rows are looked at before they are indexed: they may not be what they were.
+    pub(super) fn doubt(&mut self) {
+        self.is_in_doubt = true;
+        self.pass_is_in_doubt = true;
     }
 
     /// Returns the row number below which all are indexed.
@@ -83,6 +106,7 @@ impl UserIndex {
         self.added.append(&mut self.pass);
         self.rows += std::mem::take(&mut self.rows_indexed) + std::mem::take(&mut self.rows_in_pass);
         self.from = self.from_before;
+        self.doubt();
     }
 
     /// Begins a pass over all rows below `until`, which is the next number to be given.
@@ -90,6 +114,7 @@ impl UserIndex {
         self.pass = std::mem::take(&mut self.added);
         self.pass.sort_unstable_by(|one, other| other.cmp(one));
         self.rows_in_pass = std::mem::take(&mut self.rows);
+        self.pass_is_in_doubt = std::mem::take(&mut self.is_in_doubt);
         self.until = until;
     }
 
@@ -119,7 +144,7 @@ impl Sqlite {
             while let Some(row) = rows.next().map_err(|error| cause(&error))? {
                 let serial = row.get(0).map_err(|error| cause(&error))?;
                 let user = row.get_ref(1).map_err(|error| cause(&error))?;
-                index.add(serial, user.as_str().ok());
+                index.add(serial, user.as_str().ok().map(Arc::from).as_ref());
             }
         }
         index.rows_since_step = 0;
@@ -153,10 +178,19 @@ impl Sqlite {
                 self.user_index.end(until);
                 return Ok(());
             };
+            self.index(&place)?;
             self.user_index.indexed.push(place);
-            self.index_row(place.1)?;
         }
         Ok(())
+    }
+
+    fn index(&self, place: &Place) -> Result<(), Cause> {
+        match &place.name {
+            Some(name) if !self.user_index.pass_is_in_doubt => self
+                .execute("INSERT OR IGNORE INTO session_of_user VALUES (?1, ?2)", params![name, place.serial])
+                .map(drop),
+            _ => self.index_row(place.serial),
+        }
     }
 
     /// Enters a row into the index, if it is there and has a user. One that is damaged has none.
@@ -167,7 +201,10 @@ impl Sqlite {
     }
 
     /// Takes a row out of the index, before it is deleted or given to another user.
-    pub(super) fn unindex_row(&self, serial: i64) -> Result<(), Cause> {
+    pub(super) fn unindex_row(&mut self, serial: i64) -> Result<(), Cause> {
+        if serial >= self.user_index.from {
+            self.user_index.doubt();
+        }
         let sql = "DELETE FROM session_of_user \
                    WHERE user = (SELECT user FROM session WHERE serial = ?1) AND serial = ?1";
         self.execute(sql, [serial]).map(drop)

@@ -105,16 +105,16 @@ impl<B: Backend> Worker<B> {
                     self.shared.counters.expired.add(job.deleted);
                 }
                 if let Some(reply) = job.reply {
-                    reply.answer(Ok(job.deleted));
+                    drop(reply.answer(Ok(job.deleted)));
                 }
             }
             Err(cause) => {
                 self.trouble(&cause);
                 if let Some(reply) = job.reply {
-                    reply.answer(Err(match job.deleted {
+                    drop(reply.answer(Err(match job.deleted {
                         0 => Error::Storage { cause },
                         done => Error::Partial { done, cause },
-                    }));
+                    })));
                 }
             }
         }
