@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use sessile::{Filter, NewSession, Order, Query};
 use sessile_storage::{
     backend::{Backend, Read},
-    cell::Activity,
+    cell::{Activity, COUNT_MAX},
     record::Stored,
     sqlite::Sqlite,
 };
@@ -212,35 +212,111 @@ fn the_log_is_bounded() {
     backend.rollback().unwrap();
 }
 
-#[test]
-fn a_damaged_entry_takes_nothing_else_with_it() {
-    let place = Place::new();
+/// Opens a backend with twenty rows, whose activity is appended to the log.
+fn logged(place: &Place, activity: Activity) -> (Sqlite, Vec<Stored>) {
     let mut backend = open(&place.path());
     write(&mut backend);
-    let rows: Vec<(i64, Activity)> = (0..20)
+    let rows: Vec<Stored> = (0..20)
         .map(|n| {
             let new = stored(backend.next_serial().unwrap(), &format!("{n}"));
             assert!(backend.insert(&row(&new)).unwrap());
-            (new.serial, Activity { last_active: 100, count: 3 })
+            new
         })
         .collect();
-    backend.raise_activities(&rows).unwrap();
+    let activities: Vec<_> = rows.iter().map(|stored| (stored.serial, activity)).collect();
+    backend.raise_activities(&activities).unwrap();
     backend.commit().unwrap();
-    let other = place.connect();
-    for touches in ["", "no json", "{}", "[[1]]", "[[1,2,-3]]", "[[1,2,3.5]]", "[1,2,3]", "[[99999,1,1]]"] {
-        other.execute("INSERT INTO touch_log (since, touches) VALUES (?1, ?2)", (i64::MAX, touches)).unwrap();
+    assert_eq!(entries(&place.connect()), 20);
+    (backend, rows)
+}
+
+/// Checks that all rows have this activity, to the engine and to others.
+fn assert_activity(place: &Place, backend: &mut Sqlite, rows: &[Stored], activity: Activity) {
+    write(backend);
+    for stored in rows {
+        let found = backend.find(&stored.id, Read::WithoutData).unwrap().expect("it is there");
+        assert_eq!(found.activity, activity);
     }
+    backend.commit().unwrap();
+    let sql = "SELECT count(*) FROM current_session WHERE last_active_at = ?1 AND touch_count = ?2";
+    let shown = place.connect().query_row(sql, (activity.last_active, activity.count.cast_signed()), |row| row.get(0));
+    assert_eq!(shown, Ok(rows.len() as i64));
+}
+
+#[test]
+fn a_damaged_entry_takes_nothing_else_with_it() {
+    let damaged = [
+        "",
+        "no json",
+        "{}",
+        r#"{"a":[1,500,9]}"#,
+        "null",
+        "[1,2,3]",
+        "[[1]]",
+        "[[1,500,9,1]]",
+        "[[1,500,-9]]",
+        "[[1,500,9.5]]",
+        "[[1,500,9e0]]",
+        "[[1,true,9]]",
+        r#"[[1,"500",9]]"#,
+        "[[1,[500],9]]",
+        "[[1,500,9223372036854775808]]",
+        "[[9223372036854775808,500,9]]",
+        "[[1,9223372036854775807,9]]",
+        "[[1,500,9],[2,500,-9]]",
+        "[[1,500,9],7]",
+    ];
+    let place = Place::new();
+    let (activity, at) = (Activity { last_active: 100, count: 3 }, 10);
+    let (mut backend, rows) = logged(&place, activity);
+    let other = place.connect();
+    for touches in damaged {
+        other.execute("INSERT INTO touch_log (since, touches) VALUES (?1, ?2)", (at, touches)).unwrap();
+    }
+    assert_activity(&place, &mut backend, &rows, activity);
     drop(backend);
     let mut backend = open(&place.path());
-    write(&mut backend);
-    for n in 0..20 {
-        let id = format!("{n}").as_str().try_into().unwrap();
-        let found = backend.find(&id, Read::WithoutData).unwrap().expect("it is there");
-        assert_eq!(found.activity, Activity { last_active: 100, count: 3 });
+    assert_activity(&place, &mut backend, &rows, activity);
+    // Nor does it keep another process from writing.
+    assert_eq!(other.execute("UPDATE activity SET touch_count = touch_count + 1", []), Ok(rows.len()));
+    assert_activity(&place, &mut backend, &rows, Activity { count: 4, ..activity });
+    for touches in damaged {
+        other.execute("INSERT INTO touch_log (since, touches) VALUES (?1, ?2)", (at, touches)).unwrap();
     }
-    backend.commit().unwrap();
+    assert_activity(&place, &mut backend, &rows, Activity { count: 4, ..activity });
     fold_all(&mut backend);
-    assert_eq!(entries(&place.connect()), 0);
+    assert_eq!(number(&other, "SELECT count(*) FROM touch_log"), 0);
+}
+
+#[test]
+fn no_count_in_the_log_is_more_than_a_row_may_hold() {
+    let place = Place::new();
+    let most = Activity { last_active: 100, count: COUNT_MAX };
+    let (mut backend, rows) = logged(&place, Activity { count: COUNT_MAX + 1, ..most });
+    assert_activity(&place, &mut backend, &rows, most);
+    let other = place.connect();
+    let beyond = format!("[[1,0,{}]]", i64::MAX);
+    other.execute("INSERT INTO touch_log (since, touches) VALUES (1, ?1)", [beyond]).unwrap();
+    assert_activity(&place, &mut backend, &rows, most);
+    // Folded by another process, by the trigger.
+    other.execute("UPDATE activity SET touch_count = touch_count WHERE serial = 2", []).unwrap();
+    assert_eq!(number(&other, "SELECT count(*) FROM touch_log"), 0);
+    assert_activity(&place, &mut backend, &rows, most);
+}
+
+#[test]
+fn a_count_that_is_none_gives_way_to_the_log_before_a_fold_as_after_it() {
+    let place = Place::new();
+    let activity = Activity { last_active: 100, count: 3 };
+    let (mut backend, rows) = logged(&place, activity);
+    // A process that has no triggers.
+    let other = place.connect();
+    let triggers = rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER;
+    other.set_db_config(triggers, false).unwrap();
+    other.execute("UPDATE activity SET touch_count = -1", []).unwrap();
+    assert_activity(&place, &mut backend, &rows, activity);
+    fold_all(&mut backend);
+    assert_activity(&place, &mut backend, &rows, activity);
 }
 
 async fn touched(rig: &Rig, touches: u64) {

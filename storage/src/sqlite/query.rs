@@ -148,7 +148,7 @@ pub(super) fn list(backend: &Sqlite, query: &Query, judging: Judging) -> Result<
     let mut rows = statement.query(params_from_iter(parameters)).map_err(|error| cause(&error))?;
     let mut page = Vec::new();
     while let Some(row) = rows.next().map_err(|error| cause(&error))? {
-        let (mut stored, activity) = read_row(row)?;
+        let (mut stored, activity) = read_row(row, &backend.touch_log)?;
         // NULL for data that is NULL, which the schema forbids.
         let Ok(in_row) = row.get::<_, i64>(10) else { return Err(ReadError::Corrupt(stored.serial)) };
         let data_bytes = backend.save_log.overlay(&mut stored).unwrap_or(in_row.cast_unsigned());

@@ -10,14 +10,14 @@ use rusqlite::{
 
 use crate::{
     backend::{Backend, Checkpoint, CommitError, Judging, Meta, Read, ReadError, Row},
-    cell::{Activity, COUNT_MAX},
+    cell::Activity,
     error::{Cause, CauseKind},
     id::SessionId,
     query::{Filter, Query},
     record::{Data, Durability, Metadata, Stored, Summary},
 };
 
-use super::{cause, open::Sqlite};
+use super::{cause, open::Sqlite, touch_log::TouchLog};
 
 /// Row numbers put on record at a time, so that one insert in so many writes `meta`.
 const SERIAL_BLOCK: i64 = 1_024;
@@ -68,8 +68,7 @@ impl Sqlite {
         let mut statement = self.statement(sql)?;
         let mut rows = statement.query(parameters).map_err(|error| cause(&error))?;
         let Some(row) = rows.next().map_err(|error| cause(&error))? else { return Ok(None) };
-        let (mut stored, activity) = read_row(row)?;
-        let activity = self.touch_log.overlay(stored.serial, activity);
+        let (mut stored, activity) = read_row(row, &self.touch_log)?;
         let is_appended = self.save_log.overlay(&mut stored).is_some();
         if read == Read::All {
             stored.data = if is_appended {
@@ -110,8 +109,8 @@ impl Sqlite {
     }
 }
 
-/// Reads all of a session but its data.
-pub(super) fn read_row(row: &SqlRow<'_>) -> Result<(Stored, Activity), ReadError> {
+/// Reads all of a session but its data; its activity by the log, too.
+pub(super) fn read_row(row: &SqlRow<'_>, touches: &TouchLog) -> Result<(Stored, Activity), ReadError> {
     let serial: i64 = row.get(0).map_err(|error| cause(&error))?;
     // Whatever else is wrong is wrong with this row only.
     let read = || -> Option<(Stored, Activity)> {
@@ -130,9 +129,7 @@ pub(super) fn read_row(row: &SqlRow<'_>) -> Result<(Stored, Activity), ReadError
             idle_timeout: row.get(6).ok()?,
             expires_at: row.get(7).ok()?,
         };
-        let count: i64 = row.get(9).ok()?;
-        let count = u64::try_from(count).ok().filter(|count| *count <= COUNT_MAX)?;
-        Some((stored, Activity { last_active: row.get(8).ok()?, count }))
+        Some((stored, touches.activity(serial, row.get(8).ok()?, row.get(9).ok()?)?))
     };
     read().ok_or(ReadError::Corrupt(serial))
 }

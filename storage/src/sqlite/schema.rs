@@ -130,6 +130,24 @@ const MIGRATIONS: &[&str] = &["
     LEFT JOIN (SELECT serial, max(counter) AS counter, data FROM save_log GROUP BY serial) l
         ON l.serial = s.serial AND l.counter > s.counter;
 ", "
+    -- Of a damaged entry nothing counts, as in the engine: it fails nobody's reads and writes, and spoils no row.
+    DROP VIEW logged_activity;
+    CREATE VIEW logged_activity AS
+    SELECT json_extract(value, '$[0]') AS serial,
+        max(since + json_extract(value, '$[1]')) AS last_active_at,
+        min(max(json_extract(value, '$[2]')), 1152921504606846976) AS touch_count
+    FROM touch_log, json_each(CASE WHEN json_valid(touches) THEN
+        CASE WHEN json_type(touches) = 'array' AND NOT EXISTS (
+            SELECT 1 FROM json_each(touches) WHERE CASE type WHEN 'array' THEN
+                json_array_length(value) <> 3
+                OR json_type(value, '$[0]') <> 'integer' OR typeof(json_extract(value, '$[0]')) <> 'integer'
+                OR json_type(value, '$[1]') <> 'integer' OR typeof(since + json_extract(value, '$[1]')) <> 'integer'
+                OR json_type(value, '$[2]') <> 'integer' OR typeof(json_extract(value, '$[2]')) <> 'integer'
+                OR json_extract(value, '$[2]') < 0
+            ELSE 1 END
+        ) THEN touches END END)
+    GROUP BY 1;
+
     -- The sessions of each user, but for rows from the number on that `meta` has as users_indexed, which may be missing.
     CREATE TABLE session_of_user (
         user TEXT NOT NULL,

@@ -15,7 +15,7 @@
 //! Other processes see `current_session`. What they write into `activity` while the log holds something makes them fold it
 //! first, by triggers: nothing of either is lost.
 
-use rusqlite::params;
+use rusqlite::{Row, params};
 
 use crate::{
     cell::{Activity, COUNT_MAX},
@@ -39,7 +39,18 @@ const FOLD_ROWS_MAX: i64 = 2_048;
 pub(super) type TouchLog = LogIndex<Activity>;
 
 /// One touched row in an entry of the table: its number, microseconds after the entry's `since`, the count.
-type Touched = (i64, i64, u64);
+type Touched = (i64, i64, i64);
+
+/// Reads what an entry holds; `None` if anything of it is damaged. So does the view `logged_activity`.
+fn touched(row: &Row<'_>) -> Option<Vec<(i64, Activity)>> {
+    let since: i64 = row.get(1).ok()?;
+    let touches: Vec<Touched> = serde_json::from_str(row.get_ref(2).ok()?.as_str().ok()?).ok()?;
+    let activity = |(serial, after, count): Touched| {
+        let count = u64::try_from(count).ok()?.min(COUNT_MAX);
+        Some((serial, Activity { last_active: since.checked_add(after)?, count }))
+    };
+    touches.into_iter().map(activity).collect()
+}
 
 impl TouchLog {
     /// Returns whether there is something to fold now.
@@ -47,14 +58,24 @@ impl TouchLog {
         self.is_due(FOLD_FROM, at_rest)
     }
 
-    /// Overlays a row's activity.
-    pub(super) fn overlay(&self, serial: i64, row: Activity) -> Activity {
-        self.get(serial).map_or(row, |logged| highest(row, *logged))
+    /// Returns a row's activity, by what the row holds and what the log does; `None` if that is no count.
+    pub(super) fn activity(&self, serial: i64, last_active: i64, count: i64) -> Option<Activity> {
+        // A fold, or another process's trigger, takes the highest before anybody looks whether it makes sense.
+        let (last_active, count) = match self.get(serial) {
+            Some(logged) => (last_active.max(logged.last_active), count.max(logged.count.cast_signed())),
+            None => (last_active, count),
+        };
+        let count = u64::try_from(count).ok().filter(|count| *count <= COUNT_MAX)?;
+        Some(Activity { last_active, count })
     }
-}
 
-fn highest(one: Activity, other: Activity) -> Activity {
-    Activity { last_active: one.last_active.max(other.last_active), count: one.count.max(other.count) }
+    /// Returns the highest of what the log holds and `other`.
+    fn highest(&self, serial: i64, other: Activity) -> Activity {
+        self.get(serial).map_or(other, |logged| Activity {
+            last_active: logged.last_active.max(other.last_active),
+            count: logged.count.max(other.count),
+        })
+    }
 }
 
 impl Sqlite {
@@ -65,19 +86,15 @@ impl Sqlite {
             let mut statement = self.statement("SELECT position, since, touches FROM touch_log")?;
             let mut rows = statement.query([]).map_err(|error| cause(&error))?;
             while let Some(row) = rows.next().map_err(|error| cause(&error))? {
-                let read = || -> Option<(i64, Vec<Touched>)> {
-                    Some((row.get(1).ok()?, serde_json::from_slice(row.get_ref(2).ok()?.as_bytes().ok()?).ok()?))
-                };
-                let Some((since, touched)) = read() else {
+                let Some(touched) = touched(row) else {
                     // An entry is not worth the database: what it held is behind by what one flush wrote.
                     tracing::error!(position = row.get::<_, i64>(0).ok(), "an entry of touch_log is damaged");
                     log.read(1);
                     continue;
                 };
                 log.read(touched.len().max(1) as i64);
-                for (serial, after, count) in touched {
-                    let activity = Activity { last_active: since.saturating_add(after), count: count.min(COUNT_MAX) };
-                    log.read_entry(serial, log.overlay(serial, activity));
+                for (serial, activity) in touched {
+                    log.read_entry(serial, log.highest(serial, activity));
                 }
             }
         }
@@ -100,15 +117,16 @@ impl Sqlite {
     }
 
     fn append_touches(&mut self, since: i64, rows: &[(i64, Activity)]) -> Result<(), Cause> {
-        let touched: Vec<Touched> =
-            rows.iter().map(|(serial, activity)| (*serial, activity.last_active - since, activity.count)).collect();
+        let mut touched: Vec<Touched> = Vec::with_capacity(rows.len());
+        for (serial, activity) in rows {
+            let activity = Activity { count: activity.count.min(COUNT_MAX), ..*activity };
+            touched.push((*serial, activity.last_active - since, activity.count.cast_signed()));
+            self.touch_log.append(*serial, self.touch_log.highest(*serial, activity));
+        }
         let text = serde_json::to_string(&touched).expect("numbers encode");
         self.statement("INSERT INTO touch_log (since, touches) VALUES (?1, ?2)")?
             .execute(params![since, text])
             .map_err(|error| cause(&error))?;
-        for (serial, activity) in rows {
-            self.touch_log.append(*serial, self.touch_log.overlay(*serial, *activity));
-        }
         Ok(())
     }
 
