@@ -7,7 +7,7 @@ use rusqlite::{
 };
 
 /// Integers at the ends of what the engine reckons with.
-const EDGES: [i64; 14] = [
+pub(super) const EDGES: [i64; 14] = [
     i64::MIN,
     i64::MIN + 1,
     i64::MAX,
