@@ -21,7 +21,7 @@ use sessile::{
 pub use self::row::{Decoder, WRONG_DECODERS};
 use self::{
     edits::{EXPIRY, Input},
-    row::{COUNT_MAX, Raw, decode, raw},
+    row::{COUNT_MAX, Raw, decode, raw, value},
 };
 use super::harness::{block_on, open, scratch};
 use crate::START;
@@ -99,6 +99,10 @@ async fn serve(builder: &impl Fn() -> EngineBuilder, rows: &[Option<Raw>; 2], de
     for raw in rows.iter().flatten().filter(|_| !has_meta) {
         is_as_it_stands(&engine, raw, decoder, input).await;
     }
+    // A save in the log, too, may be of the one beside.
+    if rows[0].as_ref().is_some_and(|raw| decode(raw).is_none()) {
+        return engine.shutdown().await.expect("it shuts down");
+    }
     beside(&engine, input).await;
     engine_wide(&engine, has_meta, input).await;
     if let Some(Raw { id: SqlValue::Text(id), .. }) = &rows[1]
@@ -126,7 +130,7 @@ async fn serve(builder: &impl Fn() -> EngineBuilder, rows: &[Option<Raw>; 2], de
 /// Checks that others are shown the activity of a row as it is, if that makes sense.
 fn is_shown(connection: &Connection, raw: &Raw, decoder: Decoder, input: &Input) {
     let sql = "SELECT last_active_at, touch_count FROM current_session WHERE serial = ?1";
-    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, SqlValue>(0)?, row.get::<_, SqlValue>(1)?));
+    let read = |row: &rusqlite::Row<'_>| Ok((value(row, 0)?, value(row, 1)?));
     let shown = connection.query_row(sql, [raw.serial], read);
     let shown = shown.unwrap_or_else(|error| panic!("no entry spoils the view: {error:?} {input:?}"));
     // Numbers are numbers there only if the columns are.

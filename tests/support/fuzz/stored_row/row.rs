@@ -118,13 +118,6 @@ pub(super) fn raw(connection: &Connection, serial: i64) -> Option<Raw> {
             LEFT JOIN (SELECT * FROM save_log WHERE serial = ?1 ORDER BY counter DESC, position LIMIT 1) l
                 ON l.counter > s.counter
         WHERE s.serial = ?1";
-    let value = |row: &rusqlite::Row<'_>, column| -> rusqlite::Result<SqlValue> {
-        // Text that is not UTF-8 is told from all others by a type of its own.
-        Ok(match row.get_ref(column)? {
-            ValueRef::Text(text) if std::str::from_utf8(text).is_err() => SqlValue::Real(f64::NAN),
-            other => other.try_into()?,
-        })
-    };
     let touches = || -> rusqlite::Result<Vec<Entry>> {
         let mut statement = connection.prepare_cached("SELECT since, touches FROM touch_log ORDER BY position")?;
         let rows = statement.query_map([], |row| Ok(Entry { since: value(row, 0)?, touches: value(row, 1)? }))?;
@@ -156,6 +149,15 @@ pub(super) fn raw(connection: &Connection, serial: i64) -> Option<Raw> {
         Ok(raw)
     };
     connection.query_row(sql, [serial], read).ok()
+}
+
+/// Reads a value of any type.
+pub(super) fn value(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<SqlValue> {
+    // Text that is not UTF-8 is told from all others by a type of its own.
+    Ok(match row.get_ref(column)? {
+        ValueRef::Text(text) if std::str::from_utf8(text).is_err() => SqlValue::Real(f64::NAN),
+        other => other.try_into()?,
+    })
 }
 
 /// Makes sense of a row.
