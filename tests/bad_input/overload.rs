@@ -49,7 +49,7 @@ async fn a_handle_waits_for_room_for_half_of_its_deadline() {
     drop(overload);
     let record = read(&session).await;
     assert_eq!((record.version(), record.touch_count(), record.user()), (version, 1, None));
-    hasty.save("b").await.unwrap();
+    session.save("b").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -60,11 +60,12 @@ async fn the_last_handle_dropped_with_requests_in_flight_lets_them_proceed() {
         let stall = stands.then(|| Faults::of(&engine).stall());
         {
             let mut update = Box::pin(session.update(|n: &mut i32| *n += 1));
-            assert!(poll_once(update.as_mut()).is_pending());
             let mut touch = Box::pin(session.touch_with(Durability::Synced));
-            assert!(poll_once(touch.as_mut()).is_pending());
             let mut apply = Box::pin(session.apply(Change::new().user("ada")));
-            assert!(poll_once(apply.as_mut()).is_pending());
+            // Where nothing stands they may be answered before this thread has looked.
+            assert!(poll_once(update.as_mut()).is_pending() || !stands);
+            assert!(poll_once(touch.as_mut()).is_pending() || !stands);
+            assert!(poll_once(apply.as_mut()).is_pending() || !stands);
         }
         drop((engine, session));
         drop(stall);

@@ -151,9 +151,9 @@ pub struct ThreadUse {
 /// Returns what this process's threads have used; `None` where the system does not tell.
 pub fn thread_uses() -> Option<Vec<ThreadUse>> {
     let tasks = fs::read_dir("/proc/self/task").ok()?;
+    let known = tasks.flatten().map(|task| (thread_use(&task), task));
     // One that ends meanwhile is not there any more.
-    let known = tasks.flatten().filter(|task| task.path().exists());
-    known.map(|task| thread_use(&task)).collect()
+    known.filter(|(told, task)| told.is_some() || task.path().exists()).map(|(told, _)| told).collect()
 }
 
 fn thread_use(task: &fs::DirEntry) -> Option<ThreadUse> {
