@@ -4,7 +4,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -183,9 +183,12 @@ fn an_engine_at_rest_is_woken_by_nothing() {
 fn threads_that_poll_or_work_are_found() {
     alone(|| {
         let over = Arc::new(AtomicBool::new(false));
+        // What a thread uses to begin is not what it uses at rest.
+        let begun = Arc::new(Barrier::new(4));
         let spawn = |name: &str, body: fn()| {
-            let over = Arc::clone(&over);
+            let (over, begun) = (Arc::clone(&over), Arc::clone(&begun));
             let body = move || {
+                begun.wait();
                 while !over.load(Ordering::Relaxed) {
                     body();
                 }
@@ -197,6 +200,7 @@ fn threads_that_poll_or_work_are_found() {
             spawn("spins", std::hint::spin_loop),
             spawn("rests", || thread::park_timeout(Duration::from_secs(3_600))),
         ];
+        begun.wait();
         let watched = Watched::watch(&["polls", "spins", "rests"], Duration::from_secs(1));
         over.store(true, Ordering::Relaxed);
         for thread in threads {
