@@ -45,6 +45,9 @@ impl Drop for Wake {
     }
 }
 
+/// How many one caller helps to wake: a few microseconds. Each of them helps in its turn.
+const HELP_MAX: usize = 32;
+
 /// Those to wake whose answers are there.
 #[derive(Debug, Default)]
 pub struct Wakes {
@@ -68,7 +71,11 @@ impl Wakes {
 
     /// Wakes some of those that wait, if there are any.
     pub fn help(&self) {
-        while self.count.load(Ordering::Relaxed) > 0 && self.wake_one() {}
+        for _ in 0..HELP_MAX {
+            if self.count.load(Ordering::Relaxed) == 0 || !self.wake_one() {
+                break;
+            }
+        }
     }
 
     fn wake_one(&self) -> bool {

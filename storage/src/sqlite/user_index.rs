@@ -9,8 +9,8 @@
 //!
 //! **Every row below `from` that has a user is in the index.** `from` is on record in `meta`, and moves with the transaction
 //! that indexes the last row below it; queries look at the rows from there on, too ([`super::query`]). Whatever else changes a row's
-//! user, or deletes the row, changes the index at once; and to index a row twice, or one that is gone, changes nothing. So a fold
-//! cut short needs no repair. What is not indexed yet is read anew when the connection is opened.
+//! user, or deletes the row, changes the index at once; rows noted before that are looked at when their turn comes; and to index a
+//! row twice, or one that is gone, changes nothing. So a fold cut short needs no repair. What is not indexed yet is read anew when the connection is opened.
 //!
 //! Other processes keep the index by triggers.
 
@@ -46,15 +46,16 @@ pub(super) struct UserIndex {
     /// Rows that came since the pass began: where those with a user go, and how many there are in all.
     added: Vec<Place>,
     rows: usize,
-    /// Some of them may have been deleted, given to another user, or never committed.
-    is_in_doubt: bool,
     /// Those since the last step.
     rows_since_step: usize,
-    /// The pass: what it has still to index, the last first; how many rows it deals with, 0 between passes; where it ends.
+    /// Some of them may have been deleted, given to another user, or never committed.
+    is_in_doubt: bool,
+    /// The pass: what it has still to index, the last first; how many rows it deals with, 0 between passes; where it ends; and the
+    /// same doubt.
     pass: Vec<Place>,
     rows_in_pass: usize,
-    pass_is_in_doubt: bool,
     until: i64,
+    pass_is_in_doubt: bool,
     /// What the open transaction has done: rows indexed, rows of passes that ended, and `from` as it was.
     indexed: Vec<Place>,
     rows_indexed: usize,
