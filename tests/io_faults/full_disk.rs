@@ -15,8 +15,8 @@ use super::{
 };
 
 const BOTH: [Kind; 2] = [Kind::Tmpfs, Kind::Ext4];
-/// The deadline of requests: shorter than a full disk lasts here.
-const DEADLINE: Duration = Duration::from_millis(100);
+/// The deadline of requests: shorter than a full disk lasts here, longer than a disk takes for a sync.
+const DEADLINE: Duration = Duration::from_millis(400);
 /// More refusals than faults in a row that the engine takes for the end.
 const REFUSALS: usize = 15;
 /// Time without writes after which the log is emptied, and some more.

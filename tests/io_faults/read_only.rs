@@ -11,8 +11,8 @@ use super::{
     volume::{Kind, on_volumes},
 };
 
-/// The deadline of requests: shorter than the trouble lasts here.
-const DEADLINE: Duration = Duration::from_millis(150);
+/// The deadline of requests: shorter than the trouble lasts here, longer than a disk takes for a sync.
+const DEADLINE: Duration = Duration::from_millis(400);
 
 /// Asks for everything while nothing can be written; nothing may be acknowledged that needs it.
 async fn is_refused(engine: &Engine, client: &mut Client) {
