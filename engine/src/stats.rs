@@ -38,7 +38,7 @@ pub struct Stats {
     /// Touched rows in the log of touches now, counted until they are folded: at most 131,072, and none at rest.
     pub touches_in_log: u64,
     /// Sessions that the index of users does not know of yet, so that queries by user look at them one by one: normally under
-    /// 50,000, and none at rest.
+    /// 50,000, and none at rest in a file.
     pub sessions_unindexed: u64,
     /// Checkpoints run.
     pub checkpoints: u64,
