@@ -177,6 +177,9 @@ pub trait Backend {
     /// Folds some of what is due: a step short enough for commands to wait for.
     fn fold(&mut self, at_rest: bool) -> Result<(), Cause>;
 
+    /// Returns whether the disk has room for work that can wait: a COMMIT that it refuses costs the connection.
+    fn has_room_to_spare(&self) -> bool;
+
     /// Returns how many pages the log holds.
     fn log_pages(&self) -> u64;
 

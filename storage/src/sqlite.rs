@@ -1,6 +1,7 @@
 //! The SQLite backend: the one place that knows rusqlite.
 
 mod doubt;
+mod file;
 mod lock;
 mod log_index;
 mod log_sync;

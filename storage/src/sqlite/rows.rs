@@ -17,7 +17,7 @@ use crate::{
     record::{Data, Durability, Metadata, Stored, Summary},
 };
 
-use super::{cause, open::Sqlite, touch_log::TouchLog};
+use super::{cause, file::OpenFile, open::Sqlite, touch_log::TouchLog};
 
 /// Row numbers put on record at a time, so that one insert in so many writes `meta`.
 const SERIAL_BLOCK: i64 = 1_024;
@@ -437,6 +437,10 @@ impl Backend for Sqlite {
         } else {
             self.fold_saves()
         }
+    }
+
+    fn has_room_to_spare(&self) -> bool {
+        self.file.as_ref().is_none_or(OpenFile::has_room_to_spare)
     }
 
     fn log_pages(&self) -> u64 {

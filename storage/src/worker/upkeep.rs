@@ -81,7 +81,8 @@ impl<B: Backend> Worker<B> {
 
     /// Does one step of folding saves or touches into their rows, if that is due.
     fn fold_if_due(&mut self, now: i64) -> Result<(), Broken> {
-        let at_rest = self.timers.quiet.is_some_and(|due| due <= now);
+        // On a full disk it would be our own COMMIT that fails, and readers would wait for it though nobody writes.
+        let at_rest = self.timers.quiet.is_some_and(|due| due <= now) && self.backend.has_room_to_spare();
         if now < self.timers.fold_not_before || !self.backend.fold_is_due(at_rest) {
             return Ok(());
         }
