@@ -99,9 +99,15 @@ fn name() -> impl Strategy<Value = usize> {
     prop_oneof![4 => 0..IDS.len(), 2 => IDS.len()..IDS.len() + 6]
 }
 
+/// Mostly one of two, so that users come to have several sessions.
+fn user() -> impl Strategy<Value = usize> {
+    prop_oneof![3 => 0..2_usize, 1 => 0..USERS.len()]
+}
+
+/// Mostly numbers, which updates can add to.
 fn data() -> impl Strategy<Value = Data> {
     prop_oneof![
-        4 => (0..3_i64).prop_map(Data::Number),
+        8 => (0..3_i64).prop_map(Data::Number),
         2 => any::<String>().prop_map(Data::Text),
         1 => vec(any::<u8>(), 0..20).prop_map(Data::Raw),
         1 => (0..400_usize).prop_map(Data::Long),
@@ -111,7 +117,7 @@ fn data() -> impl Strategy<Value = Data> {
 fn set() -> impl Strategy<Value = Set> {
     prop_oneof![
         3 => data().prop_map(Set::Data),
-        3 => (0..USERS.len()).prop_map(Set::User),
+        5 => user().prop_map(Set::User),
         1 => Just(Set::ClearUser),
         3 => (0..WORDS.len(), 0..WORDS.len()).prop_map(|(key, value)| Set::Metadata(key, value)),
         1 => (0..WORDS.len()).prop_map(Set::RemoveMetadata),
@@ -119,8 +125,8 @@ fn set() -> impl Strategy<Value = Set> {
         1 => Just(Set::ClearIdle),
         2 => (-1..60_i64).prop_map(Set::EndsInSeconds),
         1 => Just(Set::ClearEnd),
-        1 => Just(Set::KeepIdle),
-        1 => (0..4_usize).prop_map(Set::IfVersion),
+        2 => Just(Set::KeepIdle),
+        2 => (0..4_usize).prop_map(Set::IfVersion),
     ]
 }
 
@@ -135,7 +141,7 @@ fn span() -> impl Strategy<Value = Option<(i64, i64)>> {
 fn conditions() -> impl Strategy<Value = Conditions> {
     let metadata = vec((0..WORDS.len(), 0..WORDS.len()), 0..2);
     (
-        option::weighted(0.3, 0..USERS.len()),
+        option::weighted(0.3, user()),
         option::weighted(0.3, 0..IDS.len()),
         option::weighted(0.2, name()),
         vec(name(), 0..2),
@@ -156,7 +162,7 @@ fn conditions() -> impl Strategy<Value = Conditions> {
 
 /// Any setting up of an engine.
 pub(crate) fn options() -> impl Strategy<Value = Options> {
-    let limits = (option::weighted(0.3, 1..6_u64), option::weighted(0.3, 1..4_u64), 40..300_usize);
+    let limits = (option::weighted(0.2, 1..6_u64), option::weighted(0.4, 1..4_u64), 40..300_usize);
     let expiry = (option::weighted(0.4, 1..40_u64), option::weighted(0.3, 5..90_u64));
     let memory = (1..8_usize, 1..4_usize, prop_oneof![Just(1_usize), Just(2_000), Just(64 << 20)], 1..30_u64);
     (any::<bool>(), any::<bool>(), any::<bool>(), limits, expiry, memory).prop_map(
@@ -187,12 +193,12 @@ fn operation() -> impl Strategy<Value = Operation> {
                 .boxed(),
         ),
         (6, (name(), data(), any::<bool>()).prop_map(|(name, data, synced)| O::Save { name, data, synced }).boxed()),
-        (2, (name(), 0..3_usize, data()).prop_map(|(name, version, data)| O::SaveIf { name, version, data }).boxed()),
+        (3, (name(), 0..3_usize, data()).prop_map(|(name, version, data)| O::SaveIf { name, version, data }).boxed()),
         (5, (name(), sets()).prop_map(|(name, sets)| O::Apply { name, sets }).boxed()),
         (4, (name(), 0..2_i64).prop_map(|(name, add)| O::Update { name, add }).boxed()),
         (
-            2,
-            (name(), 0..2_i64, any::<bool>())
+            6,
+            (name(), 0..3_i64, any::<bool>())
                 .prop_map(|(name, add, refuses)| O::TryUpdate { name, add, refuses })
                 .boxed(),
         ),
