@@ -13,7 +13,7 @@ use crate::{
 /// One history in so many may be too hard to decide; seldom is there any.
 const UNDECIDED_ONE_IN: u64 = 1_000;
 /// Histories that a bug has to show itself in.
-const BUG_HISTORIES_MAX: usize = 6_000;
+const BUG_HISTORIES_MAX: usize = 600;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn histories_amid_faults_are_linearizable() {
