@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use rusqlite::{
-    OptionalExtension, Row as SqlRow, params,
+    CachedStatement, Connection, OptionalExtension, Row as SqlRow, params,
     types::{ToSqlOutput, ValueRef},
 };
 
@@ -44,8 +44,8 @@ impl Sqlite {
         self.statement(sql)?.execute(parameters).map_err(|error| cause(&error))
     }
 
-    pub(super) fn statement(&self, sql: &str) -> Result<rusqlite::CachedStatement<'_>, Cause> {
-        self.connection.prepare_cached(sql).map_err(|error| cause(&error))
+    pub(super) fn statement(&self, sql: &str) -> Result<CachedStatement<'_>, Cause> {
+        prepare(&self.connection, sql)
     }
 
     pub(super) fn number(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<i64, Cause> {
@@ -107,6 +107,11 @@ impl Sqlite {
         }
         Ok(Checkpoint { busy, pages_left: self.log_pages() })
     }
+}
+
+/// Prepares a statement, or finds it prepared: a thousand instructions, so loops do it once.
+pub(super) fn prepare<'a>(connection: &'a Connection, sql: &str) -> Result<CachedStatement<'a>, Cause> {
+    connection.prepare_cached(sql).map_err(|error| cause(&error))
 }
 
 /// Reads all of a session but its data; its activity by the log, too.

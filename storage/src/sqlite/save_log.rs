@@ -25,7 +25,7 @@ use super::{
     cause,
     log_index::LogIndex,
     open::Sqlite,
-    rows::{DataColumn, read_data},
+    rows::{DataColumn, prepare, read_data},
 };
 
 /// Data up to so many bytes is appended. A larger row shares its page with few others, so a log would only write it twice.
@@ -150,14 +150,17 @@ impl Sqlite {
     /// Folds some of the saves into their rows, in the open transaction. Once all rows are as the log has them, it is emptied at
     /// one blow: milliseconds, and far cheaper than entry by entry.
     pub(super) fn fold_saves(&mut self) -> Result<(), Cause> {
+        let mut fold = prepare(
+            &self.connection,
+            "UPDATE session SET counter = ?2, data = (SELECT data FROM save_log WHERE position = ?3) \
+             WHERE serial = ?1 AND counter < ?2",
+        )?;
         for _ in 0..self.save_log.index.step() {
-            let Some((serial, entry)) = self.save_log.index.next_to_fold() else { return self.empty_save_log() };
-            self.statement(
-                "UPDATE session SET counter = ?2, data = (SELECT data FROM save_log WHERE position = ?3) \
-                 WHERE serial = ?1 AND counter < ?2",
-            )?
-            .execute(params![serial, entry.counter, entry.position])
-            .map_err(|error| cause(&error))?;
+            let Some((serial, entry)) = self.save_log.index.next_to_fold() else {
+                drop(fold);
+                return self.empty_save_log();
+            };
+            fold.execute(params![serial, entry.counter, entry.position]).map_err(|error| cause(&error))?;
             self.save_log.index.end(serial);
         }
         Ok(())

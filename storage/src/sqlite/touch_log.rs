@@ -15,14 +15,14 @@
 //! Other processes see `current_session`. What they write into `activity` while the log holds something makes them fold it
 //! first, by triggers: nothing of either is lost.
 
-use rusqlite::{Row, params};
+use rusqlite::{CachedStatement, Row, params};
 
 use crate::{
     cell::{Activity, COUNT_MAX},
     error::Cause,
 };
 
-use super::{cause, log_index::LogIndex, open::Sqlite};
+use super::{cause, log_index::LogIndex, open::Sqlite, rows::prepare};
 
 /// Rows from which on a flush is appended: fewer are as cheap in their rows.
 const APPEND_ROWS_MIN: usize = 8;
@@ -34,6 +34,9 @@ const ENTRIES_MAX: i64 = 131_072;
 
 /// Rows folded in one transaction at most: some milliseconds.
 const FOLD_ROWS_MAX: i64 = 2_048;
+
+const RAISE: &str = "UPDATE activity SET last_active_at = max(last_active_at, ?2), \
+                     touch_count = max(touch_count, ?3) WHERE serial = ?1";
 
 /// What the log holds.
 pub(super) type TouchLog = LogIndex<Activity>;
@@ -50,6 +53,13 @@ fn touched(row: &Row<'_>) -> Option<Vec<(i64, Activity)>> {
         Some((serial, Activity { last_active: since.checked_add(after)?, count }))
     };
     touches.into_iter().map(activity).collect()
+}
+
+/// Raises the activity of one row; false if there is none.
+fn raise_by(raise: &mut CachedStatement<'_>, serial: i64, activity: Activity) -> Result<bool, Cause> {
+    let count = activity.count.min(COUNT_MAX).cast_signed();
+    let raised = raise.execute(params![serial, activity.last_active, count]).map_err(|error| cause(&error))?;
+    Ok(raised == 1)
 }
 
 impl TouchLog {
@@ -108,7 +118,10 @@ impl Sqlite {
         let span = times().min().zip(times().max());
         match span.and_then(|(since, last)| last.checked_sub(since).map(|_| since)) {
             Some(since) if self.is_worth_appending(rows.len()) => self.append_touches(since, rows),
-            _ => rows.iter().try_for_each(|(serial, activity)| self.raise(*serial, *activity).map(drop)),
+            _ => {
+                let mut raise = self.statement(RAISE)?;
+                rows.iter().try_for_each(|(serial, activity)| raise_by(&mut raise, *serial, *activity).map(drop))
+            }
         }
     }
 
@@ -132,14 +145,7 @@ impl Sqlite {
 
     /// Raises the activity of one row; false if there is none.
     pub(super) fn raise(&self, serial: i64, activity: Activity) -> Result<bool, Cause> {
-        let raised = self
-            .statement(
-                "UPDATE activity SET last_active_at = max(last_active_at, ?2), touch_count = max(touch_count, ?3) \
-                 WHERE serial = ?1",
-            )?
-            .execute(params![serial, activity.last_active, activity.count.min(COUNT_MAX).cast_signed()])
-            .map_err(|error| cause(&error))?;
-        Ok(raised == 1)
+        raise_by(&mut self.statement(RAISE)?, serial, activity)
     }
 
     /// Folds some of the touches into their rows, in the open transaction; empties the log once all rows are as it has them.
@@ -154,13 +160,14 @@ impl Sqlite {
     }
 
     fn fold_touches_of(&mut self, rows_max: i64) -> Result<(), Cause> {
+        let mut raise = prepare(&self.connection, RAISE)?;
         for _ in 0..rows_max {
             let Some((serial, activity)) = self.touch_log.next_to_fold() else {
-                self.statement("DELETE FROM touch_log")?.execute([]).map_err(|error| cause(&error))?;
+                self.execute("DELETE FROM touch_log", [])?;
                 self.touch_log.emptied();
                 return Ok(());
             };
-            self.raise(serial, activity)?;
+            raise_by(&mut raise, serial, activity)?;
             self.touch_log.end(serial);
         }
         Ok(())

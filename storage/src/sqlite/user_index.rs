@@ -20,7 +20,7 @@ use rusqlite::params;
 
 use crate::error::Cause;
 
-use super::{cause, open::Sqlite};
+use super::{cause, open::Sqlite, rows::prepare};
 
 /// Rows from which on they are indexed although commands wait: as many as let those of one user, and of its neighbours, meet.
 const FOLD_FROM: usize = 32_768;
@@ -171,6 +171,8 @@ impl Sqlite {
         if self.user_index.rows_in_pass == 0 {
             self.user_index.begin(self.serial_next);
         }
+        let sql = "INSERT OR IGNORE INTO session_of_user VALUES (?1, ?2)";
+        let mut insert = prepare(&self.connection, sql)?;
         for _ in 0..rows_max {
             let Some(place) = self.user_index.pass.pop() else {
                 // A number that is not on record yet may be given again.
@@ -179,19 +181,15 @@ impl Sqlite {
                 self.user_index.end(until);
                 return Ok(());
             };
-            self.index(&place)?;
+            match &place.name {
+                Some(name) if !self.user_index.pass_is_in_doubt => {
+                    insert.execute(params![name, place.serial]).map_err(|error| cause(&error))?;
+                }
+                _ => self.index_row(place.serial)?,
+            }
             self.user_index.indexed.push(place);
         }
         Ok(())
-    }
-
-    fn index(&self, place: &Place) -> Result<(), Cause> {
-        match &place.name {
-            Some(name) if !self.user_index.pass_is_in_doubt => self
-                .execute("INSERT OR IGNORE INTO session_of_user VALUES (?1, ?2)", params![name, place.serial])
-                .map(drop),
-            _ => self.index_row(place.serial),
-        }
     }
 
     /// Enters a row into the index, if it is there and has a user. One that is damaged has none.
