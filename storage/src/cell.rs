@@ -85,7 +85,8 @@ pub struct Cell {
     /// Count, queued bit and state.
     word: AtomicU64,
     last_active: AtomicI64,
-    // Changed by the storage thread alone, after a commit; a touch that races with the change may go by either value.
+    // Changed by the storage thread alone, after a commit; a touch that races with the change may go by either value, and by
+    // one of each: where the session is alive by both, it is by those, too.
     idle_timeout: AtomicI64,
     expires_at: AtomicI64,
 }
@@ -149,10 +150,8 @@ impl Cell {
 
     /// Reads the deadlines.
     pub fn deadlines(&self) -> Deadlines {
-        Deadlines {
-            idle_timeout: self.idle_timeout.load(Ordering::Relaxed),
-            expires_at: self.expires_at.load(Ordering::Relaxed),
-        }
+        let acquire = ordering("cell: who reads a deadline acquires the time", Ordering::Acquire);
+        Deadlines { idle_timeout: self.idle_timeout.load(acquire), expires_at: self.expires_at.load(acquire) }
     }
 
     /// Reads count and time; the time is at least that of every touch counted.
@@ -197,10 +196,12 @@ impl Cell {
         }
     }
 
-    /// Changes the deadlines.
+    /// Changes the deadlines, after the time of the write that did so was raised: by a new timeout and an old time the session
+    /// might seem to be over.
     pub fn set_deadlines(&self, deadlines: Deadlines) {
-        self.idle_timeout.store(deadlines.idle_timeout, Ordering::Relaxed);
-        self.expires_at.store(deadlines.expires_at, Ordering::Relaxed);
+        let release = ordering("cell: a deadline releases the time", Ordering::Release);
+        self.idle_timeout.store(deadlines.idle_timeout, release);
+        self.expires_at.store(deadlines.expires_at, release);
     }
 
     /// LIVE → FROZEN, and reads what was counted until then: nothing more is.

@@ -8,6 +8,7 @@ use crate::{
         Preemptions::{AtMost, Unbounded},
         explore,
     },
+    join,
     sync::Arc,
 };
 
@@ -52,6 +53,31 @@ fn assert_at_least(seen: Activity, least: &[i64]) {
     let count = usize::try_from(seen.count).unwrap();
     assert!(seen.last_active >= least[count], "{seen:?} counts a touch whose time it lacks");
 }
+
+#[test]
+fn a_write_that_shortens_the_time_to_be_idle_leaves_no_moment_in_which_the_session_is_over() {
+    explore(Unbounded, || {
+        let cell = cell();
+        let write = {
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || {
+                cell.absorb(100, 0);
+                cell.set_deadlines(Deadlines { idle_timeout: 5, expires_at: 200 });
+            })
+        };
+        // Idle since 0 until that write, which had no end.
+        let touched = cell.touch(100);
+        join([write]);
+        assert!(is_counted(touched), "{touched:?}");
+    });
+}
+
+mutant!(a_deadline_does_not_release_the_time:
+    "cell: a deadline releases the time"
+    is killed by a_write_that_shortens_the_time_to_be_idle_leaves_no_moment_in_which_the_session_is_over);
+mutant!(who_reads_a_deadline_does_not_acquire_the_time:
+    "cell: who reads a deadline acquires the time"
+    is killed by a_write_that_shortens_the_time_to_be_idle_leaves_no_moment_in_which_the_session_is_over);
 
 #[test]
 fn a_reader_finds_the_time_of_every_touch_it_counts() {

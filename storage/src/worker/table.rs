@@ -403,11 +403,6 @@ impl Table {
                 entry.die();
             }
         }
-        for (serial, deadlines) in staged.deadlines {
-            if let Some(entry) = self.entries.get(&serial) {
-                entry.cell.set_deadlines(deadlines);
-            }
-        }
         for (serial, activity) in &staged.flushed {
             if let Some(entry) = self.entries.get_mut(serial) {
                 entry.flushed = *activity;
@@ -420,6 +415,12 @@ impl Table {
                 if !entry.is_flushed() {
                     self.mark_dirty(serial);
                 }
+            }
+        }
+        // After the times that come with them.
+        for (serial, deadlines) in staged.deadlines {
+            if let Some(entry) = self.entries.get(&serial) {
+                entry.cell.set_deadlines(deadlines);
             }
         }
         for Bound { held, cell, record } in staged.bound {
