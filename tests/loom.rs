@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!   storage/src/{cell, dirty, held, admission, reply, oneshot, wake, mailbox, health}.rs ─┐                ┌─ std + crossbeam   (their crates)
-//!   actors/src/{slot, registry}.rs ───────────────────────────────────────────────────────┴─▶ crate::sync ─┴─ models/sync.rs, of loom's types
+//!   actors/src/{slot, registry, early}.rs ────────────────────────────────────────────────┴─▶ crate::sync ─┴─ models/sync.rs, of loom's types
 //! ```
 //!
 //! A model ends by itself: a wake-up that is lost, or an answer that never comes, is a deadlock, and loom reports it.
@@ -40,6 +40,8 @@ mod admission_model;
 mod cell_model;
 #[path = "loom/dirty_model.rs"]
 mod dirty_model;
+#[path = "loom/early_model.rs"]
+mod early_model;
 #[path = "loom/explore.rs"]
 mod explore;
 #[path = "loom/held_model.rs"]

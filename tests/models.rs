@@ -22,6 +22,7 @@ shipped! {
     admission = "../storage/src/admission.rs";
     cell = "../storage/src/cell.rs";
     dirty = "../storage/src/dirty.rs";
+    early = "../actors/src/early.rs";
     health = "../storage/src/health.rs";
     held = "../storage/src/held.rs";
     mailbox = "../storage/src/mailbox.rs";

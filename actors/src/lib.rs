@@ -9,10 +9,11 @@
 //! | [`router`], `requests` | the way of each request |
 //! | [`session`], [`edit`] | the session actor; changes by a function |
 //! | `storage`, [`engine`] | the actor that observes the storage thread; the engine's face for actors |
-//! | [`mod@start`] | bringing it all up |
+//! | [`mod@start`], `early` | bringing it all up; what storage tells before its observer is there |
 //!
-//! [`slot`] and [`registry`] are *pure*: the tests compile the same files against loom.
+//! [`slot`], [`registry`] and `early` are *pure*: the tests compile the same files against loom.
 
+mod early;
 pub mod edit;
 pub mod engine;
 pub mod registry;

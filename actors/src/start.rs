@@ -1,9 +1,6 @@
 //! Bringing an engine up: the storage thread, the router, the actors around them.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use ractor::{ActorCell, ActorRef, ActorRuntime};
 use sessile_storage::{
@@ -22,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    early::Early,
     engine::{EngineActor, EngineArguments, EngineMessage},
     router::{Limits, Parts, Router},
     storage::{StorageActor, StorageMessage},
@@ -59,14 +57,11 @@ pub async fn start<B: Backend + 'static>(
     let shared = Arc::new(Shared::default());
     let (opened_sender, opened) = oneshot::channel();
     let (ended_sender, ended) = watch::channel(false);
-    let storage_actor: Arc<OnceLock<ActorRef<StorageMessage>>> = Arc::default();
-    let listener = Arc::clone(&storage_actor);
+    let events: Arc<Early<Event>> = Arc::default();
+    let told = Arc::clone(&events);
     let observer = move |event: Event| {
         let is_end = matches!(event, Event::Closed(_));
-        if let Some(actor) = listener.get() {
-            // Nobody may be observing any more.
-            drop(actor.cast(StorageMessage::Event(event)));
-        }
+        told.tell(event);
         if is_end {
             ended_sender.send_replace(true);
         }
@@ -100,8 +95,8 @@ pub async fn start<B: Backend + 'static>(
         ActorRuntime::spawn_linked_instant(None, StorageActor, (), engine.get_cell())
     };
     let (storage, _) = storage.map_err(|error| io(&error))?;
-    // Set once, here.
-    drop(storage_actor.set(storage));
+    // The actor may be gone by then: nobody is observing any more.
+    events.attach(Box::new(move |event| drop(storage.cast(StorageMessage::Event(event)))));
     runtime.spawn(passivate(Arc::downgrade(&router), passivate_after));
     Ok((router, engine))
 }

@@ -1,4 +1,4 @@
-//! The one switch between std's primitives and loom's, for the pure modules here (`slot`, `registry`).
+//! The one switch between std's primitives and loom's, for the pure modules here (`slot`, `registry`, `early`).
 //!
 //! See the module of the same name in `sessile-storage`.
 

@@ -14,6 +14,8 @@ use std::{
     },
 };
 
+use sessile_tests::announce;
+
 use crate::{SHIPPED, name_of};
 
 /// How often a model may interrupt a thread that could go on.
@@ -45,7 +47,7 @@ pub(crate) fn explore<M: Fn() + Send + Sync + 'static>(preemptions: Preemptions,
         Preemptions::Unbounded => String::new(),
         Preemptions::AtMost(bound) => format!(", at most {bound} preemptions"),
     };
-    println!("{}: completed {} iterations{bound}", name_of::<M>(), iterations.load(Ordering::Relaxed));
+    announce(format_args!("{}: completed {} iterations{bound}", name_of::<M>(), iterations.load(Ordering::Relaxed)));
 }
 
 /// Every hook in the code has a mutant test here, and every mutant test a hook.
@@ -59,6 +61,7 @@ fn every_hook_has_a_mutant_and_every_mutant_a_hook() {
             include_str!("admission_model.rs"),
             include_str!("cell_model.rs"),
             include_str!("dirty_model.rs"),
+            include_str!("early_model.rs"),
             include_str!("held_model.rs"),
             include_str!("mailbox_on_loom.rs"),
             include_str!("oneshot_model.rs"),

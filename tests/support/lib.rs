@@ -1,6 +1,7 @@
 //! What the tests share: a place on disk, an engine whose clock is moved by hand, waiting for a condition, polling a
 //! future once.
 
+mod announce;
 pub mod backend;
 pub mod fuzz;
 pub mod load;
@@ -17,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use announce::{announce, not_run};
 use rusqlite::Connection;
 use sessile::{Engine, EngineBuilder, NewSession, OpenError, Record, Session, Timestamp, testing::ManualClock};
 use tempfile::TempDir;
