@@ -16,7 +16,7 @@ use sessile::{
     actor::{EngineMessage, ractor::call},
 };
 use sessile_tests::{
-    Place, effort, eventually,
+    Place, effort, eventually, not_run,
     process::{ThreadUse, alone, thread_uses},
 };
 use tokio::runtime::Runtime;
@@ -144,7 +144,7 @@ impl Watched {
 }
 
 fn not_run(what: &str) {
-    println!("figure: {what} NOT RUN: this system does not tell what a thread uses");
+    not_run(format_args!("{what}: this system does not tell what a thread uses"));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::{path::Path, process::Command, time::Duration};
 
 use sessile::{CauseKind, Durability, Engine, Health, OpenError};
-use sessile_tests::{eventually, soon};
+use sessile_tests::{eventually, not_run, soon};
 
 use super::{
     promises::Client,
@@ -47,7 +47,7 @@ fn a_filesystem_that_turns_read_only_refuses_and_loses_nothing() {
         }
         assert!(client.flush().await);
         if let Err(why) = volume.turn_read_only() {
-            println!("NOT RUN: a filesystem that turns read-only: {why}");
+            not_run(format_args!("a filesystem that turns read-only: {why}"));
             return;
         }
         is_refused(&engine, &mut client).await;
@@ -87,7 +87,7 @@ fn files_forbidden_and_allowed_again_while_open_are_written_again() {
         let files = [volume.path(), log];
         let files = [files[0].as_path(), files[1].as_path()];
         if let Err(why) = immutable(&files, true) {
-            println!("NOT RUN: files that are read-only for a while: {why}");
+            not_run(format_args!("files that are read-only for a while: {why}"));
             return;
         }
         is_refused(&engine, &mut client).await;

@@ -13,6 +13,7 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
+use sessile_tests::not_run;
 use tempfile::TempDir;
 
 /// What is mounted.
@@ -31,8 +32,8 @@ pub struct Volume {
     outside: TempDir,
 }
 
-/// Bytes of a volume: room for a database and a log of some hundred sessions.
-const VOLUME_BYTES: u64 = 12 << 20;
+/// Bytes of a volume: room for a database and a log of some hundred sessions, and what the engine leaves to others.
+const VOLUME_BYTES: u64 = 32 << 20;
 /// How much is written at a time to fill it.
 const FILLER_STEP_BYTES: usize = 4_096;
 
@@ -46,7 +47,7 @@ pub fn on_volumes(test: &str, kinds: &[Kind], body: impl AsyncFn(&Volume) + Sync
                 runtime.expect("a runtime").block_on(body(&volume));
                 println!("{test}: ran on {kind:?}");
             }
-            Err(why) => println!("NOT RUN: {test} on {kind:?}: {why}"),
+            Err(why) => not_run(format_args!("{test} on {kind:?}: {why}")),
         };
         let threads: Vec<_> = kinds.iter().map(|kind| scope.spawn(move || run(*kind))).collect();
         for thread in threads {

@@ -20,7 +20,7 @@ use rusqlite::Connection;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
 use sessile::{Engine, NewSession};
-use sessile_tests::{PATIENCE, Random, effort, read};
+use sessile_tests::{PATIENCE, Random, effort, not_run, read};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -53,7 +53,7 @@ fn a_real_disk_that_is_cut_off_has_a_prefix_with_every_synced_write() {
             "figure: power_real_disk cuts={cuts} synced_acknowledged={synced} synced_lost=0 \
              committed_acknowledged={committed} committed_lost={lost} committed_lost_per_cut_max={lost_max}"
         ),
-        Err(why) => println!("NOT RUN: power cuts of a real disk (ext4 on a loop device): {why}"),
+        Err(why) => not_run(format_args!("power cuts of a real disk (ext4 on a loop device): {why}")),
     }
 }
 
@@ -77,7 +77,7 @@ fn a_real_disk_that_is_cut_off_in_a_trickle_of_writes_has_all_but_the_last() {
             println!("figure: power_real_disk_trickle operations={} lost={lost} interval_ms={TRICKLE_MS}", told.last);
             assert!(lost <= TRICKLE_LOST_MAX, "{lost} of {} committed operations are lost", told.last);
         }
-        Err(why) => println!("NOT RUN: a power cut of a real disk in a trickle of writes: {why}"),
+        Err(why) => not_run(format_args!("a power cut of a real disk in a trickle of writes: {why}")),
     }
 }
 
@@ -98,7 +98,7 @@ fn a_real_disk_that_is_cut_off_at_rest_has_all_though_a_reader_holds_every_check
             println!("figure: power_real_disk_rest operations={} lost={lost} rest_ms={rest}", told.last);
             assert_eq!((told.last, kept), (BETWEEN_RESTS, BETWEEN_RESTS));
         }
-        Err(why) => println!("NOT RUN: a power cut of a real disk at rest, beside a reader: {why}"),
+        Err(why) => not_run(format_args!("a power cut of a real disk at rest, beside a reader: {why}")),
     }
 }
 
