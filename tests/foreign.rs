@@ -2,12 +2,19 @@
 
 use std::{
     pin::pin,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
-use sessile::{CauseKind, Change, Durability, Error, Filter, Health, NewSession, Outcome, testing::Faults};
-use sessile_tests::{Place, Rig, START, eventually, poll_once, read, soon};
+use sessile::{CauseKind, Change, Durability, Error, Filter, Health, NewSession, Outcome, Query, testing::Faults};
+use sessile_tests::{
+    Place, Rig, START, eventually, poll_once, read, soon,
+    vfs::{self, Call, CallKind, Verdict, Watcher, codes},
+};
 
 /// Half of SQLite's busy timeout: what is answered by then did not wait for the lock.
 const AT_ONCE: Duration = Duration::from_millis(2_500);
@@ -138,6 +145,115 @@ async fn activity_raised_by_another_process_is_never_lowered() {
     let record = rig.record("a").await;
     assert!(record.touch_count() >= 100);
     assert_eq!(record.last_active_at(), later);
+}
+
+/// Deletes all sessions from another connection, at the moment when a transaction is about to have SQLite's write lock.
+#[derive(Default)]
+struct AtTheLastMoment {
+    other: OnceLock<Mutex<Connection>>,
+    is_due: AtomicBool,
+}
+
+/// The write lock, among those on the log's index: <https://sqlite.org/walformat.html>.
+const WRITE_LOCK: u64 = 0;
+
+fn takes_write_lock(call: &Call<'_>) -> bool {
+    call.kind == CallKind::SharedLock && call.offset == WRITE_LOCK && call.flags & codes::SQLITE_SHM_EXCLUSIVE != 0
+}
+
+impl Watcher for AtTheLastMoment {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        // Once: the other takes the lock itself.
+        if takes_write_lock(call) && self.is_due.swap(false, Ordering::Relaxed) {
+            let other = self.other.get().unwrap().lock().unwrap();
+            other.execute_batch("DELETE FROM session").unwrap();
+        }
+        Verdict::Pass
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_slips_in_before_the_transaction_is_seen_in_it() {
+    let place = Place::new();
+    let moment = Arc::new(AtTheLastMoment::default());
+    let _watch = vfs::watch(&place.directory(), moment.clone());
+    let engine = place.builder().open().await.unwrap();
+    let session = engine.create(NewSession::with_id("a").data("a")).await.unwrap();
+    session.touch().await.unwrap();
+    session.touch_with(Durability::Committed).await.unwrap();
+    moment.other.set(Mutex::new(place.connect())).unwrap();
+    moment.is_due.store(true, Ordering::Relaxed);
+    // Its cell is in use, so that its row is not read: that it is there is known by nobody else having written.
+    let touched = session.touch_with(Durability::Committed).await;
+    assert!(!moment.is_due.load(Ordering::Relaxed), "the lock was not taken");
+    assert!(matches!(touched, Err(Error::NotFound)), "{touched:?}");
+    assert!(session.get().await.unwrap().is_none());
+}
+
+/// Has SQLite's write lock taken twice, and then by somebody else for a while.
+#[derive(Default)]
+struct TakenAgain {
+    is_on: AtomicBool,
+    state: Mutex<(u32, Option<Instant>)>,
+}
+
+/// For how often it is taken before, and for how long after that it cannot be: longer than a batch waits.
+const TAKEN_BEFORE: u32 = 2;
+const TAKEN_FOR: Duration = Duration::from_millis(120);
+
+impl Watcher for TakenAgain {
+    fn before(&self, call: &Call<'_>) -> Verdict {
+        if !self.is_on.load(Ordering::Relaxed) || !takes_write_lock(call) {
+            return Verdict::Pass;
+        }
+        let (taken, since) = &mut *self.state.lock().unwrap();
+        if *taken < TAKEN_BEFORE || since.get_or_insert_with(Instant::now).elapsed() > TAKEN_FOR {
+            Verdict::Pass
+        } else {
+            Verdict::Fail(codes::SQLITE_BUSY)
+        }
+    }
+
+    fn after(&self, call: &Call<'_>, code: i32) {
+        if self.is_on.load(Ordering::Relaxed) && takes_write_lock(call) && code == codes::SQLITE_OK {
+            self.state.lock().unwrap().0 += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_set_aside_twice_keeps_its_order() {
+    let place = Place::new();
+    place.builder().open().await.unwrap().shutdown().await.unwrap();
+    let other = place.connect();
+    let lock = Arc::new(TakenAgain::default());
+    let _watch = vfs::watch(&place.directory(), lock.clone());
+    let engine = place.builder().open().await.unwrap();
+    let session = engine.create(NewSession::with_id("a").data("new")).await.unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // The number that the next session of the engine's is to have.
+    let taken = "INSERT INTO session (serial, id, counter, data) \
+                 SELECT value, 'other', 1, '1' FROM meta WHERE key = 'serial_next'";
+    other.execute_batch(taken).unwrap();
+    let mut create = pin!(engine.create(NewSession::with_id("b")));
+    let mut first = pin!(session.save("first"));
+    let mut list = pin!(engine.list(Query::new(Filter::all())));
+    let mut second = pin!(session.save("second"));
+    assert!(poll_once(create.as_mut()).is_pending());
+    assert!(poll_once(first.as_mut()).is_pending());
+    assert!(poll_once(list.as_mut()).is_pending());
+    assert!(poll_once(second.as_mut()).is_pending());
+    // All of them have come, and were set aside.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    lock.is_on.store(true, Ordering::Relaxed);
+    other.execute_batch("COMMIT").unwrap();
+    // Its number is taken, so that all that was set aside with it runs one by one; and then the lock is gone again.
+    create.await.unwrap();
+    first.await.unwrap();
+    list.await.unwrap();
+    second.await.unwrap();
+    assert!(lock.state.lock().unwrap().1.is_some(), "the lock was not asked for once more");
+    assert_eq!(read(&session).await.data::<String>().unwrap(), "second");
 }
 
 /// Reads the count of the one row that there is.

@@ -7,6 +7,8 @@ mod cell;
 mod damage;
 #[path = "io_faults/failed_sync.rs"]
 mod failed_sync;
+#[path = "io_faults/folds.rs"]
+mod folds;
 #[path = "io_faults/foreign_lock.rs"]
 mod foreign_lock;
 #[path = "io_faults/full_disk.rs"]

@@ -14,6 +14,7 @@ use sessile_tests::{
     Place, Random, Rig,
     backend::{as_killed, downgrade, fold_all, open, row, stored, write},
     effort, eventually,
+    vfs::{self, Breaker, CallKind, FileKind, Times, Verdict, codes},
 };
 
 /// Steps of the random test.
@@ -260,6 +261,46 @@ fn a_pass_cut_short_begins_again() {
     write(&mut backend);
     backend.rollback().unwrap();
     assert_eq!(backend.sessions_unindexed(), 0);
+}
+
+#[test]
+fn a_step_that_fails_half_way_forgets_no_row() {
+    let place = Place::new();
+    let user = |n: i64| format!("user {n:05}");
+    let rows = 4_000;
+    let mut backend = open(&place.path());
+    committed(&mut backend, |backend| {
+        for n in 0..rows {
+            add(backend, &user(n));
+        }
+    });
+    fold_all(&mut backend);
+    backend.checkpoint_and_truncate().unwrap();
+    drop(backend);
+    let breaker = Breaker::new();
+    let _watch = vfs::watch(&place.directory(), breaker.clone());
+    // Nothing is in its cache, so each page of the index is read when a row goes there.
+    let mut backend = open(&place.path());
+    let mut failed = 0;
+    for nth in 0..8 {
+        committed(&mut backend, |backend| {
+            for n in 0..20 {
+                add(backend, &user(n * rows / 20));
+            }
+        });
+        breaker.order(CallKind::Read, FileKind::Database, nth, Times::Once, Verdict::Fail(codes::SQLITE_IOERR_READ));
+        write(&mut backend);
+        if backend.fold(true).is_err() {
+            failed += 1;
+            backend.rollback().unwrap();
+        } else {
+            backend.commit().unwrap();
+        }
+        breaker.lift();
+        fold_all(&mut backend);
+        assert_is_complete(&place.connect());
+    }
+    assert!(failed > 0, "no step failed");
 }
 
 #[test]

@@ -19,7 +19,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::sync::{Arc, Mutex, lock, omitted};
+use crate::{
+    sync::{Arc, Mutex, lock, omitted},
+    wake::Wake,
+};
 
 /// Why no permit was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +111,7 @@ impl Admission {
         let drained = state.take_drained();
         drop(state);
         if !omitted("admission: closing wakes those who wait") {
-            waiting.into_values().map(|waiter| waiter.waker).for_each(Waker::wake);
+            wake(waiting.into_values().map(|waiter| waiter.waker));
         }
         if let Some(on_drained) = drained {
             on_drained();
@@ -144,7 +147,7 @@ impl Admission {
         self.grant(&mut state, &mut woken);
         let drained = if omitted("admission: the last permit tells of the end") { None } else { state.take_drained() };
         drop(state);
-        woken.into_iter().for_each(Waker::wake);
+        wake(woken);
         if let Some(on_drained) = drained {
             on_drained();
         }
@@ -254,8 +257,13 @@ impl Drop for Acquire {
         drop(state);
         // A waker's drop is the caller's code, which may come back here.
         drop(waiter);
-        woken.into_iter().for_each(Waker::wake);
+        wake(woken);
     }
+}
+
+/// Wakes them all, whatever one of them does.
+fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    wakers.into_iter().for_each(|waker| drop(Wake::from(Some(waker))));
 }
 
 /// Room for one request; given back when dropped.

@@ -9,6 +9,7 @@ use crate::{
     held::Held,
     id::{SessionId, Version},
     oneshot::Sender,
+    panic::contain,
     query::{Filter, Page, Query},
     record::{Durability, Record, Stored},
     reply::{Port, Reply, Stage},
@@ -55,7 +56,8 @@ impl<T> Port for AnyPort<T> {
         match self {
             Self::Caller(sender) => sender.send(answer),
             Self::Sink(sink) => {
-                sink.send(answer);
+                // It may wake somebody, which is an executor's code.
+                drop(contain(|| sink.send(answer)));
                 Wake::nobody()
             }
         }

@@ -117,6 +117,8 @@ struct Timers {
     checkpoint_not_before: i64,
     /// No fold before: the last one could not be done.
     fold_not_before: i64,
+    /// From then on nothing has been written for anybody for a while.
+    at_rest: i64,
     /// The engine time that is on record in the file.
     clock_mark: i64,
     /// What the running transaction puts there.
@@ -156,6 +158,7 @@ impl<B: Backend> Worker<B> {
             quiet: Some(now),
             checkpoint_not_before: now,
             fold_not_before: now,
+            at_rest: now,
             clock_mark: if is_believed { mark } else { i64::MIN },
             clock_mark_staged: None,
             try_again: None,
@@ -305,7 +308,11 @@ impl<B: Backend> Worker<B> {
         if flush {
             self.flush(FLUSH_ROWS_MAX)?;
         }
-        if self.is_writing { self.mark_clock(now) } else { Ok(()) }
+        if !self.is_writing {
+            return Ok(());
+        }
+        self.timers.at_rest = self.clock.monotonic() + QUIET_US;
+        self.mark_clock(now)
     }
 
     /// Commits, and makes the batch's doings visible.
@@ -396,7 +403,10 @@ impl<B: Backend> Worker<B> {
                     // Not each of them waits for the lock in its turn: all set aside, but for reads.
                     batch.push(command);
                     batch.reverse();
+                    let waiting = self.deferred.len();
                     self.defer_writes(batch);
+                    // Ahead of what waits already: they are from its head.
+                    self.deferred.rotate_left(waiting);
                     batch.reverse();
                 }
                 Err(broken) => {
@@ -520,7 +530,10 @@ impl<B: Backend> Worker<B> {
         }
         self.commit().map_err(|broken| broken.cause)?;
         // All is safe: what goes wrong from here on loses nothing.
-        self.fold_everything().map_err(|broken| broken.cause)?;
+        if let Err(Broken { cause, .. }) = self.fold_everything() {
+            tracing::warn!(%cause, "the file was not tidied up at the end; the next opening does that");
+            return Ok(());
+        }
         // Another process may be reading; the log is then moved by whoever opens the file next.
         if let Err(cause) = self.backend.checkpoint_and_truncate() {
             tracing::info!(%cause, "the log could not be emptied at the end");

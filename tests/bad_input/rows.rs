@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use sessile::{Change, DecodeCategory, Durability, Error, Filter, Health, Metadata, NewSession, Outcome, Query};
-use sessile_tests::{Rig, read};
+use sessile_tests::{Rig, backend::as_killed, read};
 
 /// What is done to the session `bad` behind the engine's back.
 type Damage = fn(&Connection);
@@ -35,6 +35,25 @@ fn session(connection: &Connection, set: &str) {
 fn activity(connection: &Connection, set: &str) {
     let one = "serial = (SELECT serial FROM session WHERE id = 'bad')";
     assert_eq!(connection.execute(&format!("UPDATE activity SET {set} WHERE {one}"), []).unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_damaged_row_with_a_save_in_the_log_keeps_nobody_from_opening_the_file() {
+    let rig = Rig::open().await;
+    for id in ["good", "bad"] {
+        rig.create(id).await.save("saved").await.unwrap();
+    }
+    assert_eq!(rig.engine.stats().saves_in_log, 2);
+    let killed = as_killed(&rig.place);
+    let connection = killed.connect();
+    loosen(&connection, "session");
+    session(&connection, "counter = 'many'");
+    drop(connection);
+    let engine = killed.builder().open().await.unwrap();
+    let good = engine.session("good").unwrap().get().await.unwrap().unwrap();
+    assert_eq!(good.data::<String>().unwrap(), "saved");
+    let bad = engine.session("bad").unwrap().get().await;
+    assert!(matches!(bad, Err(Error::Corrupt { .. })), "{bad:?}");
 }
 
 /// Checks that every operation on `bad` says that it is damaged, and that `good` is whole.

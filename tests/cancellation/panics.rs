@@ -3,14 +3,20 @@
 
 use std::{
     panic::panic_any,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    task::{Context, Wake, Waker},
 };
 
+use ractor::rpc::CallResult;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
-use sessile::{Change, Durability, Engine, Error, Health, NewSession, Outcome, Session, testing::Faults};
+use sessile::{
+    Change, Durability, Engine, Error, Health, NewSession, Outcome, Session, SessionId, actor::EngineMessage,
+    testing::Faults,
+};
 use sessile_tests::{
     Place, eventually,
     process::{Possessions, alone, descriptors_in},
@@ -388,4 +394,60 @@ fn restarts_of_storage_leave_no_thread_and_no_descriptor() {
         drop(runtime);
         before.are_back();
     });
+}
+
+/// A waker of an executor that is broken.
+#[derive(Default)]
+struct PanicsWhenWoken(AtomicU32);
+
+impl Wake for PanicsWhenWoken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        panic!("a waker that panics");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waker_that_panics_on_the_storage_thread_harms_nobody() {
+    let place = Place::new();
+    let engine = place.builder().requests_max(3).open().await.unwrap();
+    let mut sessions = Vec::new();
+    for n in 0..5 {
+        sessions.push(engine.create(NewSession::with_id(format!("s{n}")).data(&0)).await.unwrap());
+    }
+    let stall = Faults::of(&engine).stall();
+    let broken = Arc::new(PanicsWhenWoken::default());
+    let waker = Waker::from(Arc::clone(&broken));
+    let poll = |errand: &mut Pin<Box<dyn Future<Output = bool> + Send>>| {
+        assert!(errand.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    };
+    let save = |n: usize| {
+        let session = sessions[n].clone();
+        async move { session.save(&1).await.is_ok() }
+    };
+    // Three ways to be woken by the storage thread: by an answer, by a message's answer, by room.
+    let mut answer: Pin<Box<dyn Future<Output = bool> + Send>> = Box::pin(save(0));
+    poll(&mut answer);
+    let actor = engine.actor();
+    let deletion = async move {
+        let id = SessionId::try_from("s1").unwrap();
+        matches!(actor.call(|reply| EngineMessage::delete(id, reply), None).await, Ok(CallResult::Success(Ok(true))))
+    };
+    let mut message: Pin<Box<dyn Future<Output = bool> + Send>> = Box::pin(deletion);
+    poll(&mut message);
+    eventually("the message has come", async || engine.stats().requests_in_flight == 2).await;
+    let third = tokio::spawn(save(2));
+    eventually("there is no room", async || engine.stats().requests_in_flight == 3).await;
+    let mut room: Pin<Box<dyn Future<Output = bool> + Send>> = Box::pin(save(3));
+    poll(&mut room);
+    let behind = tokio::spawn(save(4));
+    eventually("two wait for room", async || engine.stats().requests_waiting == 2).await;
+    drop(stall);
+    assert!(soon("beside", third).await.unwrap());
+    assert!(soon("behind", behind).await.unwrap());
+    eventually("all three were woken", async || broken.0.load(Ordering::Relaxed) >= 3).await;
+    for errand in [answer, message, room] {
+        assert!(soon("whose waker panicked", errand).await);
+    }
+    assert_eq!(engine.stats().restarts, 0);
 }

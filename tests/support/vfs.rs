@@ -85,13 +85,13 @@ pub struct Call<'a> {
     pub kind: CallKind,
     pub file: FileKind,
     pub path: &'a Path,
-    /// Where a read or write begins; the new length of a truncation.
+    /// Where a read or write begins; the new length of a truncation; the first of the index's locks.
     pub offset: u64,
-    /// How many bytes are read or written.
+    /// How many bytes are read or written; how many locks are taken.
     pub length: usize,
     /// What is written.
     pub bytes: &'a [u8],
-    /// Flags of opening and syncing; whether a deletion syncs the directory.
+    /// Flags of opening, locking and syncing; whether a deletion syncs the directory.
     pub flags: i32,
 }
 

@@ -10,8 +10,8 @@ use crate::error::{Cause, CauseKind, OpenError};
 
 use super::lock::{FileLock, io_error};
 
-/// Room that is left to others, in bytes: more than what we do at rest writes to the log before it is moved.
-const ROOM_TO_SPARE: u64 = 8 << 20;
+/// Room that is left to others, in bytes: more than one step of what we do at rest writes to the log.
+const ROOM_TO_SPARE: u64 = 16 << 20;
 
 /// The file behind the connection, and those beside it.
 #[derive(Debug)]

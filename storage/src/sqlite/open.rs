@@ -79,6 +79,8 @@ pub struct Sqlite {
     pub(super) save_log: SaveLog,
     pub(super) touch_log: TouchLog,
     pub(super) user_index: UserIndex,
+    /// Which of the three is folded first, counted on at each failure.
+    pub(super) fold_turn: usize,
     pub(super) synced: bool,
     /// Whether the open transaction may write.
     pub(super) is_writing: bool,
@@ -117,6 +119,7 @@ impl Sqlite {
             save_log: SaveLog::default(),
             touch_log: TouchLog::default(),
             user_index: UserIndex::default(),
+            fold_turn: 0,
             synced: false,
             is_writing: false,
             epoch: 0,

@@ -22,6 +22,9 @@ use super::{cause, file::OpenFile, open::Sqlite, touch_log::TouchLog};
 /// Row numbers put on record at a time, so that one insert in so many writes `meta`.
 const SERIAL_BLOCK: i64 = 1_024;
 
+/// What is folded: touches, users, saves.
+const FOLDS: usize = 3;
+
 /// The columns of a session, in the order in which [`read_stored`] and [`read_activity`] take them; the data is last.
 pub(super) const COLUMNS: &str = "s.serial, s.id, s.user, s.counter, s.metadata, a.created_at, a.idle_timeout, \
      a.expires_at, a.last_active_at, a.touch_count";
@@ -80,11 +83,20 @@ impl Sqlite {
         Ok(Some(Row { stored, activity }))
     }
 
+    /// Returns whose turn it is to be folded, of those that are due. What cannot be folded lets the others go first.
+    fn next_fold(&self, at_rest: bool) -> Option<usize> {
+        (self.fold_turn..self.fold_turn + FOLDS).find(|turn| match turn % FOLDS {
+            0 => self.touch_log.must_fold(at_rest),
+            1 => self.user_index.is_due(at_rest),
+            _ => self.save_log.is_due(at_rest),
+        })
+    }
+
     /// Brings up to date what a query with this filter goes by, where the open transaction writes. In one that only reads, rows'
     /// activity may be behind.
     fn fold_for(&mut self, filter: &Filter) -> Result<(), Cause> {
         self.fold_all_touches()?;
-        if filter.user.is_some() { self.fold_all_users() } else { Ok(()) }
+        if filter.user.is_some() { self.fold_users_for_query() } else { Ok(()) }
     }
 
     fn run_checkpoint(&mut self, sql: &str) -> Result<Checkpoint, Cause> {
@@ -431,17 +443,20 @@ impl Backend for Sqlite {
     }
 
     fn fold_is_due(&self, at_rest: bool) -> bool {
-        self.save_log.is_due(at_rest) || self.touch_log.must_fold(at_rest) || self.user_index.is_due(at_rest)
+        self.next_fold(at_rest).is_some()
     }
 
     fn fold(&mut self, at_rest: bool) -> Result<(), Cause> {
-        if self.touch_log.must_fold(at_rest) {
-            self.fold_touches()
-        } else if self.user_index.is_due(at_rest) {
-            self.fold_users()
-        } else {
-            self.fold_saves()
+        let Some(turn) = self.next_fold(at_rest) else { return Ok(()) };
+        let folded = match turn % FOLDS {
+            0 => self.fold_touches(),
+            1 => self.fold_users(),
+            _ => self.fold_saves(),
+        };
+        if folded.is_err() {
+            self.fold_turn = turn + 1;
         }
+        folded
     }
 
     fn has_room_to_spare(&self) -> bool {

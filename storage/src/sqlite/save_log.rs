@@ -88,7 +88,8 @@ impl Sqlite {
                 log.index.read(1);
                 let read = || -> rusqlite::Result<_> {
                     let entry = Entry { position: row.get(1)?, counter: row.get(2)?, bytes: row.get(3)? };
-                    Ok((row.get(0)?, entry, row.get::<_, Option<i64>>(4)?))
+                    // Of a row that is gone, or damaged, none counts.
+                    Ok((row.get(0)?, entry, row.get(4).unwrap_or_default()))
                 };
                 let (serial, entry, counter): (i64, Entry, Option<i64>) = read().map_err(|error| cause(&error))?;
                 log.is_at_end |= entry.position == i64::MAX;

@@ -27,6 +27,10 @@ const FOLD_FROM: usize = 32_768;
 /// Rows indexed in one transaction: a millisecond. Where more come in meanwhile, twice as many as those, so that a fold ends.
 const FOLD_ROWS: usize = 512;
 
+/// Rows indexed before a query by user, twice so many at most: some ten milliseconds, and, where each goes to a page of its own,
+/// no more than a log between two checkpoints.
+const FOLD_ROWS_FOR_QUERY: usize = 4_096;
+
 /// Names up to so many bytes are kept until their rows are indexed; longer ones are read again.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -159,10 +163,13 @@ impl Sqlite {
         self.fold_users_of(rows)
     }
 
-    /// Indexes them all, where the open transaction writes: for a query by user.
-    pub(super) fn fold_all_users(&mut self) -> Result<(), Cause> {
-        while self.is_writing && self.user_index.rows() > 0 {
-            self.fold_users_of(usize::MAX)?;
+    /// Indexes as many as a query may wait for, where the open transaction writes. The query looks at the others.
+    pub(super) fn fold_users_for_query(&mut self) -> Result<(), Cause> {
+        // The rest of a pass, perhaps, and what came since.
+        for _ in 0..2 {
+            if self.is_writing && self.user_index.rows() > 0 {
+                self.fold_users_of(FOLD_ROWS_FOR_QUERY)?;
+            }
         }
         Ok(())
     }
@@ -181,13 +188,15 @@ impl Sqlite {
                 self.user_index.end(until);
                 return Ok(());
             };
-            match &place.name {
+            let indexed = match &place.name {
                 Some(name) if !self.user_index.pass_is_in_doubt => {
-                    insert.execute(params![name, place.serial]).map_err(|error| cause(&error))?;
+                    insert.execute(params![name, place.serial]).map(drop).map_err(|error| cause(&error))
                 }
-                _ => self.index_row(place.serial)?,
-            }
+                _ => self.index_row(place.serial),
+            };
+            // Also where it failed: a rollback follows, which takes it from there.
             self.user_index.indexed.push(place);
+            indexed?;
         }
         Ok(())
     }

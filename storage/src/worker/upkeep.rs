@@ -18,7 +18,8 @@ use super::{Broken, LOCK_WAIT_FIRST, QUIET_US, Worker};
 const LOG_PAGES_HIGH: u64 = 8_192;
 /// How far engine time goes before it is put on record again, in microseconds: so much of it a kill may lose.
 const CLOCK_MARK_INTERVAL_US: i64 = 60_000_000;
-/// How long after a checkpoint that a reader cut short, and no write since, the rest is tried, in microseconds.
+/// How long after a checkpoint that a reader cut short, and no write since, the rest is tried; how long after a fold that
+/// found no room, or cost the connection, the next is; in microseconds.
 const HELD_BACK_US: i64 = 5_000_000;
 /// How long after a refusal the database is tried again by ourselves, in microseconds: a service that was taken out of use
 /// for its trouble asks nothing more, and is to be found well again.
@@ -57,7 +58,11 @@ impl<B: Backend> Worker<B> {
             return 0;
         }
         let timers = &self.timers;
-        let fold = self.backend.fold_is_due(false).then_some(timers.fold_not_before);
+        let fold = if self.backend.fold_is_due(false) {
+            Some(timers.fold_not_before)
+        } else {
+            self.backend.fold_is_due(true).then_some(timers.fold_not_before.max(timers.at_rest))
+        };
         let due =
             [timers.flush, timers.quiet, timers.try_again, fold].into_iter().flatten().fold(timers.sweep, i64::min);
         (due - self.clock.monotonic()).max(0)
@@ -79,18 +84,25 @@ impl<B: Backend> Worker<B> {
         self.checkpoint_if_due(now)
     }
 
-    /// Does one step of folding saves or touches into their rows, if that is due.
+    /// Does one step of folding what waits for that, if it is due.
     fn fold_if_due(&mut self, now: i64) -> Result<(), Broken> {
-        // On a full disk it would be our own COMMIT that fails, and readers would wait for it though nobody writes.
-        let at_rest = self.timers.quiet.is_some_and(|due| due <= now) && self.backend.has_room_to_spare();
+        let at_rest = self.timers.at_rest <= now;
         if now < self.timers.fold_not_before || !self.backend.fold_is_due(at_rest) {
             return Ok(());
         }
-        if let Err(cause) = self.fold_step(at_rest)? {
-            // The log keeps what it holds; nothing is lost by waiting.
-            self.timers.fold_not_before = now + QUIET_US;
-            if cause.kind != CauseKind::Busy {
-                self.trouble(&cause);
+        // However it ends but well: nothing is lost by waiting.
+        self.timers.fold_not_before = now + HELD_BACK_US;
+        // On a full disk it would be our own COMMIT that fails, and readers would wait though nobody writes.
+        if at_rest && !self.backend.has_room_to_spare() {
+            return Ok(());
+        }
+        match self.fold_step(at_rest)? {
+            Ok(()) => self.timers.fold_not_before = now,
+            Err(cause) => {
+                self.timers.fold_not_before = now + QUIET_US;
+                if cause.kind != CauseKind::Busy {
+                    self.trouble(&cause);
+                }
             }
         }
         Ok(())
@@ -117,9 +129,9 @@ impl<B: Backend> Worker<B> {
         Ok(())
     }
 
-    /// Folds everything into its rows, at the end.
+    /// Folds everything, at the end. Whatever stays in a log is as safe there.
     pub(super) fn fold_everything(&mut self) -> Result<(), Broken> {
-        while self.backend.fold_is_due(true) {
+        while self.backend.fold_is_due(true) && self.backend.has_room_to_spare() {
             if let Err(cause) = self.fold_step(true)? {
                 tracing::info!(%cause, "saves or touches stay in their log; the next opening folds them");
                 break;
@@ -198,8 +210,7 @@ impl<B: Backend> Worker<B> {
         let pages = self.backend.log_pages();
         let is_quiet = self.timers.quiet.is_some_and(|due| due <= now);
         if is_quiet {
-            // What could not be folded, behind a foreign lock, is tried again.
-            self.timers.quiet = self.backend.fold_is_due(true).then_some(now + QUIET_US);
+            self.timers.quiet = None;
         }
         let many = pages >= LOG_PAGES_HIGH && now >= self.timers.checkpoint_not_before;
         if !(many || is_quiet && pages > 0) {

@@ -311,9 +311,11 @@ unsafe extern "C" fn shared_lock(file: *mut sqlite3_file, offset: c_int, count: 
         // SAFETY: as for `mediated`.
         return unsafe { inner!(file, xShmLock, offset, count, flags) };
     }
-    mediated!(file, |state| Call { flags, ..state.shared(CallKind::SharedLock) }, |_| inner!(
-        file, xShmLock, offset, count, flags
-    ))
+    mediated!(
+        file,
+        |state| Call { offset: offset as u64, length: count as usize, flags, ..state.shared(CallKind::SharedLock) },
+        |_| inner!(file, xShmLock, offset, count, flags)
+    )
 }
 
 passed_on! {
