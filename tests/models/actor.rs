@@ -6,7 +6,8 @@ use crate::{
 };
 
 /// A session actor's mailbox. It may be closed between a sender's look and its push: a message that comes so late lies
-/// there until the last reference to the actor goes.
+/// there until the last reference to the actor goes. A drain before the actor has started drops what is queued. What the
+/// real one does is told by `contracts/actors.rs`.
 struct Mailbox<M> {
     inbox: Mutex<Inbox<M>>,
     changed: Condvar,
@@ -15,6 +16,7 @@ struct Mailbox<M> {
 
 struct Inbox<M> {
     queue: Vec<M>,
+    has_started: bool,
     is_draining: bool,
 }
 
@@ -23,13 +25,17 @@ pub(crate) struct ActorRef<M>(Arc<Mailbox<M>>);
 
 impl<M> ActorRef<M> {
     pub(crate) fn new() -> Self {
-        let inbox = Mutex::new(Inbox { queue: Vec::new(), is_draining: false });
+        let inbox = Mutex::new(Inbox { queue: Vec::new(), has_started: false, is_draining: false });
         Self(Arc::new(Mailbox { inbox, changed: Condvar::new(), is_closed: AtomicBool::new(false) }))
     }
 
-    /// Waits for what comes; `None` once drained.
+    /// Waits for what comes; `None` once drained. The first call is the actor's start.
     pub(crate) fn receive(&self) -> Option<Vec<M>> {
         let mut inbox = lock(&self.0.inbox);
+        let starts = !std::mem::replace(&mut inbox.has_started, true);
+        if starts && inbox.is_draining {
+            return None;
+        }
         while inbox.queue.is_empty() && !inbox.is_draining {
             inbox = self.0.changed.wait(inbox).expect("a panic ends the model");
         }
