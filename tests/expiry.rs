@@ -4,6 +4,8 @@
 mod clock;
 #[path = "expiry/limits.rs"]
 mod limits;
+#[path = "expiry/live.rs"]
+mod live;
 #[path = "expiry/steps.rs"]
 mod steps;
 #[path = "expiry/timeouts.rs"]

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -15,7 +16,7 @@ use sessile::{
     Clock, Durability, Engine, Error, Filter, NewSession, Outcome, Timestamp,
     testing::{Faults, ManualClock},
 };
-use sessile_tests::{Place, Random, Rig, START, effort, eventually, read, soon};
+use sessile_tests::{Place, Random, Rig, START, effort, eventually, poll_once, read, soon};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -120,12 +121,13 @@ async fn a_flush_in_doubt_over_a_step_counts_each_touch_once_and_lowers_nothing(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_amid_a_deletion_in_work_neither_spare_nor_take_a_session_wrongly() {
+    /// Several steps of a deletion.
     const EACH: u64 = 1_500;
     let rig = Rig::open().await;
     let mut creating = Vec::new();
     for n in 0..EACH {
         let new = |kind: &str, idle| NewSession::with_id(format!("{kind}{n}")).idle_timeout(idle);
-        for new in [new("short", SECOND * 10), new("long", HOUR * 10)] {
+        for new in [new("short", SECOND * 10), new("doomed", HOUR * 10), new("long", HOUR * 10)] {
             let engine = rig.engine.clone();
             creating.push(tokio::spawn(async move { engine.create(new).await }));
         }
@@ -134,13 +136,27 @@ async fn steps_amid_a_deletion_in_work_neither_spare_nor_take_a_session_wrongly(
         creating.await.unwrap().unwrap();
     }
     rig.advance(SECOND * 20);
+    let disk = rig.place.connect();
+    let rows = || disk.query_row("SELECT count(*) FROM session", [], |row| row.get::<_, i64>(0)).unwrap();
     for by_sweep in [true, false] {
-        let engine = rig.engine.clone();
-        let deleting = tokio::spawn(async move {
-            let short = Filter::all().id_prefix("short");
-            if by_sweep { engine.sweep().await } else { engine.delete_where(short).await }
-        });
+        let before = rows();
+        // All are in the mailbox before the thread goes on: it takes one step of the deletion, and stands still.
+        let first = Faults::of(&rig.engine).stall();
+        let doomed = Filter::all().id_prefix("doomed");
+        let mut deleting: Pin<Box<dyn Future<Output = _>>> =
+            if by_sweep { Box::pin(rig.engine.sweep()) } else { Box::pin(rig.engine.delete_where(doomed)) };
+        assert!(poll_once(Pin::new(&mut deleting)).is_pending());
+        let amid = Faults::of(&rig.engine).stall();
+        drop(first);
+        eventually("the first step", async || rows() < before).await;
         // Steps of some hours, in sum less than the long sessions live.
+        rig.clock.step_forward(HOUR * if by_sweep { 2 } else { 4 });
+        rig.advance(Duration::from_millis(100));
+        rig.clock.step_back(HOUR * 3);
+        rig.advance(Duration::from_millis(100));
+        let left = rows() - (before - EACH.cast_signed());
+        assert!((1..EACH.cast_signed()).contains(&left), "{left} are left while the clock steps");
+        drop(amid);
         for _ in 0..2 {
             rig.clock.step_forward(HOUR * 2);
             rig.session("long7").touch_with(Durability::Committed).await.unwrap();
@@ -148,8 +164,8 @@ async fn steps_amid_a_deletion_in_work_neither_spare_nor_take_a_session_wrongly(
             rig.advance(Duration::from_millis(100));
             rig.session("long8").get().await.unwrap().unwrap();
         }
-        let deleted = soon("the deletion", deleting).await.unwrap().unwrap();
-        assert_eq!(deleted, if by_sweep { EACH } else { 0 });
+        assert_eq!(soon("the deletion", deleting).await.unwrap(), EACH);
+        assert_eq!(rows(), before - EACH.cast_signed());
     }
     assert_eq!(rig.engine.count(Filter::all()).await.unwrap(), EACH);
     rig.clock.step_forward(HOUR * 20);
