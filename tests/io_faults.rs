@@ -21,5 +21,7 @@ mod moved_files;
 mod promises;
 #[path = "io_faults/read_only.rs"]
 mod read_only;
+#[path = "io_faults/shared_batch.rs"]
+mod shared_batch;
 #[path = "io_faults/volume.rs"]
 mod volume;

@@ -33,7 +33,7 @@ fn is_ready(engine: &Engine) -> bool {
     matches!(engine.health(), Health::Ready)
 }
 
-fn is_whole(path: &Path) {
+pub(super) fn is_whole(path: &Path) {
     let found: String =
         Connection::open(path).unwrap().query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(found, "ok");
@@ -99,8 +99,8 @@ fn writes_are_refused_while_the_disk_is_full_and_go_on_once_there_is_room() {
 }
 
 /// A disk on which the log cannot grow beyond this: small commits find room, large ones do not.
-struct LittleRoom {
-    log_bytes_max: u64,
+pub(super) struct LittleRoom {
+    pub(super) log_bytes_max: u64,
 }
 
 impl Watcher for LittleRoom {
