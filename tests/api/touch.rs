@@ -1,9 +1,12 @@
 //! Touches: counted at once, seen at once, on disk within the flush interval.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
-use sessile::{Durability, Engine, Filter, NewSession, Order, Query, Timestamp};
-use sessile_tests::{Place, Rig, START, eventually, read};
+use sessile::{
+    Durability, Engine, Filter, NewSession, Order, Query, Timestamp,
+    testing::{Faults, Stall},
+};
+use sessile_tests::{Place, Rig, START, eventually, poll_once, read, soon};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -62,17 +65,84 @@ async fn touches_of_many_tasks_are_counted_exactly_across_restarts() {
     }
 }
 
+/// The flush interval of the tests that time it, by a clock that only they move: all of it but an instant, and that.
+const NEARLY: Duration = Duration::from_micros(49_999);
+const INSTANT: Duration = Duration::from_micros(1);
+
+async fn timed() -> Rig {
+    Rig::open_with(|builder| builder.flush_interval(NEARLY + INSTANT)).await
+}
+
+/// Lets another session be created: the storage thread has then taken all that was sent to it before.
+async fn create_another(rig: &Rig) {
+    rig.engine.create(NewSession::new()).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_touch_is_on_disk_within_the_flush_interval() {
-    let place = Place::new();
-    let engine = place.builder().flush_interval(Duration::from_millis(20)).open().await.unwrap();
-    let session = engine.create(NewSession::with_id("a")).await.unwrap();
-    session.touch().await.unwrap();
-    eventually("the touch is written", async || on_disk(&place, "a").0 == 1).await;
-    session.touch().await.unwrap();
-    session.touch().await.unwrap();
-    eventually("the later touches are written", async || on_disk(&place, "a").0 == 3).await;
-    engine.shutdown().await.unwrap();
+    let rig = timed().await;
+    let session = rig.create("a").await;
+    let mut written = 0;
+    for touches in [1, 2] {
+        for _ in 0..touches {
+            session.touch().await.unwrap();
+        }
+        create_another(&rig).await;
+        rig.advance(NEARLY);
+        // Between the two it looks at its timers.
+        create_another(&rig).await;
+        create_another(&rig).await;
+        assert_eq!(on_disk(&rig.place, "a").0, written, "before its time");
+        rig.advance(INSTANT);
+        written += touches;
+        eventually("the flush, with nobody to ask for anything", async || on_disk(&rig.place, "a").0 == written).await;
+    }
+}
+
+/// Has the storage thread run several batches of other sessions' creation without ever finding its mailbox empty. It
+/// stands still afterwards, until the returned value is dropped.
+async fn work_without_a_rest(rig: &Rig) -> Stall {
+    const BATCHES: usize = 3;
+    const CREATES_PER_BATCH: usize = 16;
+    let batches = rig.engine.stats().batches;
+    let faults = Faults::of(&rig.engine);
+    let first = faults.stall();
+    let mut asked: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
+    for _ in 0..BATCHES {
+        for _ in 0..CREATES_PER_BATCH {
+            asked.push(Box::pin(create_another(rig)));
+        }
+        // Alone in its batch, so that it ends the one before; and it writes no touch.
+        asked.push(Box::pin(async { assert_eq!(rig.engine.sweep().await.unwrap(), 0) }));
+    }
+    for asked in &mut asked {
+        assert!(poll_once(Pin::new(asked)).is_pending());
+    }
+    let last = faults.stall();
+    drop(first);
+    for asked in asked {
+        soon("what another session asked for", asked).await;
+    }
+    assert!(rig.engine.stats().batches >= batches + 2 * BATCHES as u64, "each create would do for a batch");
+    last
+}
+
+#[tokio::test]
+async fn a_flush_comes_in_time_though_the_mailbox_is_never_empty() {
+    let rig = timed().await;
+    let session = rig.create("a").await;
+    for touches in 1..=20 {
+        session.touch().await.unwrap();
+        create_another(&rig).await;
+        rig.advance(NEARLY);
+        let stall = work_without_a_rest(&rig).await;
+        assert_eq!(on_disk(&rig.place, "a").0, touches - 1, "before its time");
+        rig.advance(INSTANT);
+        drop(stall);
+        let stall = work_without_a_rest(&rig).await;
+        assert_eq!(on_disk(&rig.place, "a").0, touches, "the flush waits for the mailbox to be empty");
+        drop(stall);
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sessile::Engine;
 use sessile_tests::{
     PATIENCE, Place, Random,
-    load::{End, Found, Ledger, read_all},
+    load::{Answer, End, Entry, Found, Ledger, Step, read_all},
 };
 
 use crate::{
@@ -46,6 +46,64 @@ fn a_process_that_does_not_flush_is_found_out() {
         again: false,
         ..Plan::default()
     }));
+}
+
+/// Killed before its first flush, but so late that by the interval it claims one should have been: there touches are missing,
+/// unless requests took about as long as the load.
+#[test]
+fn a_process_that_flushes_at_twice_the_interval_is_found_out() {
+    const CLAIMED: Duration = Duration::from_millis(600);
+    assert!(is_found(Plan {
+        flush_interval: Some(CLAIMED * 2),
+        flush_interval_claimed: Some(CLAIMED),
+        load: Some(CLAIMED * 7 / 4),
+        engine_wide: Some(false),
+        aim: Some(Aim::Load),
+        again: false,
+        ..Plan::default()
+    }));
+}
+
+#[test]
+fn a_slow_request_excuses_lost_touches_while_it_lasts_and_no_longer() {
+    const MS: u64 = 1_000;
+    let id = || "k0".to_owned();
+    let create = || Step::Create { id: Some(id()), pad: 0, user: false };
+    let save = || Step::Save { id: id(), pad: 0, synced: false };
+    let found = Found {
+        key: 0,
+        id: id(),
+        serial: 1,
+        seq: 2,
+        updates: 0,
+        pad: 0,
+        is_sound: true,
+        user: false,
+        tag: None,
+        touches: 0,
+        last_active_us: 0,
+    };
+    // A touch while a slow save lasts. Killed so long after the save, is the touch missed?
+    let is_missed = |killed_ms: u64| {
+        let mut ledger = Ledger::new(1, 1, 1);
+        let begins = |at_ms: u64, op, step| Entry::Invoked { at_us: at_ms * MS, op, key: Some(0), step };
+        let ends = |at_ms: u64, op| Entry::Answered { at_us: at_ms * MS, op, answer: Answer::Done { id: Some(id()) } };
+        for entry in [
+            begins(0, 1, create()),
+            ends(1, 1),
+            begins(1, 2, save()),
+            begins(450, 3, Step::Touch { id: id(), committed: false }),
+            ends(450, 3),
+            ends(501, 2),
+        ] {
+            ledger.enter(entry);
+        }
+        let end = End::Kill { at_us: (501 + killed_ms) * MS, flush_interval_us: 100 * MS };
+        !ledger.judge(end, std::slice::from_ref(&found)).is_empty()
+    };
+    assert!(!is_missed(40), "the interval is not over");
+    assert!(!is_missed(99), "the save may have kept the flush waiting");
+    assert!(is_missed(101), "the flush was due long after the save");
 }
 
 #[test]

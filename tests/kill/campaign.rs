@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) flush_interval: Option<Duration>,
     /// What the ledger takes the flush interval to be, where the children are told another.
     pub(crate) flush_interval_claimed: Option<Duration>,
+    /// How long a load goes on before it is killed; `None` for a random time.
+    pub(crate) load: Option<Duration>,
     pub(crate) lies: bool,
     pub(crate) engine_wide: Option<bool>,
     /// Whether a file may be killed again before it is looked at.
@@ -58,6 +60,7 @@ impl Default for Plan {
             aim: None,
             flush_interval: None,
             flush_interval_claimed: None,
+            load: None,
             lies: false,
             engine_wide: None,
             again: true,
@@ -198,7 +201,10 @@ impl Campaign {
         self.opening = (self.opening + started.elapsed()) / 2;
         match aim {
             Aim::Open => unreachable!("it is killed already"),
-            Aim::Load => self.pause(Duration::from_millis(600)),
+            Aim::Load => match self.plan.load {
+                Some(load) => std::thread::sleep(load),
+                None => self.pause(Duration::from_millis(600)),
+            },
             Aim::FullLog => {
                 log_reaches(&path, LOG_BYTES_NEARLY_FULL, FILL);
                 self.pause(Duration::from_millis(60));

@@ -9,6 +9,10 @@ use super::{
 
 /// Violations told in full; the others are counted.
 const TOLD_MAX: usize = 20;
+/// How many waits of the storage thread a flush may have to go through beside the interval: that for what runs when the
+/// touch comes, that for what runs when the flush comes due, and its own commit. A request that is to be committed and
+/// is in flight meanwhile takes as long as the longest of them.
+const WAITS_OF_A_FLUSH: u64 = 3;
 
 /// How a load ended.
 #[derive(Debug, Clone, Copy)]
@@ -45,8 +49,10 @@ pub struct Totals {
     pub doubts: u64,
     /// Sessions compared with what was found.
     pub judged: u64,
-    /// The most that was added to the flush interval, in microseconds.
+    /// The most that was added to the flush interval, in microseconds, and the sum of what was, for so many kills.
     pub slack_us_max: u64,
+    pub slack_us_sum: u64,
+    pub slacks: u64,
     /// What was found wrong.
     pub violations: u64,
 }
@@ -61,8 +67,8 @@ pub struct Ledger {
     serial_high: i64,
     /// Touches acknowledged until then were flushed on demand.
     flushed_us: u64,
-    /// The longest that a request which waits for a commit took, in microseconds.
-    slowest_us: u64,
+    /// How long requests took that wait for a commit.
+    waits: Waits,
     bucket_us: u64,
     is_closed: bool,
     totals: Totals,
@@ -101,6 +107,17 @@ struct Open {
     step: Step,
 }
 
+/// How long requests took that wait for a commit, as a flush does.
+#[derive(Debug, Clone, Default)]
+struct Waits {
+    /// The longest of all.
+    longest_us: u64,
+    /// When requests were answered, and how long they took: each took longer than all that were answered after it.
+    answered: Vec<(u64, u64)>,
+    /// Since when a shutdown is waited for.
+    closing_us: Option<u64>,
+}
+
 impl Ledger {
     /// Begins with a database that has no session of a load of so many sessions. Touches within `bucket_us` count as
     /// acknowledged with the last of them.
@@ -111,7 +128,7 @@ impl Ledger {
             open: HashMap::new(),
             serial_high: 0,
             flushed_us: 0,
-            slowest_us: 0,
+            waits: Waits::default(),
             bucket_us,
             is_closed: false,
             totals: Totals::default(),
@@ -132,7 +149,8 @@ impl Ledger {
     /// Follows the load.
     pub fn enter(&mut self, entry: Entry) {
         match entry {
-            Entry::Ready | Entry::Closing { .. } => {}
+            Entry::Ready => {}
+            Entry::Closing { at_us } => self.waits.closing_us = Some(at_us),
             Entry::Closed { .. } => self.is_closed = true,
             Entry::Invoked { at_us, op, key, step } => self.invoked(at_us, op, key, step),
             Entry::Answered { at_us, op, answer } => self.answered(at_us, op, &answer),
@@ -175,7 +193,7 @@ impl Ledger {
             _ => {}
         }
         if !matches!(step, Step::Touch { committed: false, .. } | Step::Get { .. }) {
-            self.slowest_us = self.slowest_us.max(at_us.saturating_sub(began_us));
+            self.waits.answered(began_us, at_us);
         }
         match &step {
             Step::Flush => {
@@ -278,13 +296,12 @@ impl Ledger {
         let (violations, told) = (self.totals.violations, self.told.len());
         let due_us = match end {
             End::Kill { at_us, flush_interval_us } if !self.is_closed => {
-                // The flush waits for the batch that runs when it comes due, and for its own: as a request that is to be
-                // committed does. So nothing but what such requests took, answered or not, is granted beside the
-                // interval.
                 let waits = self.open.values().filter(|open| !matches!(open.step, Step::Get { .. }));
                 let waited_us = waits.map(|open| at_us.saturating_sub(open.at_us)).max().unwrap_or(0);
-                let slack_us = self.slowest_us.max(waited_us);
+                let slack_us = self.waits.slack_us(at_us, flush_interval_us, waited_us);
                 self.totals.slack_us_max = self.totals.slack_us_max.max(slack_us);
+                self.totals.slack_us_sum += slack_us;
+                self.totals.slacks += 1;
                 at_us.saturating_sub(flush_interval_us + slack_us)
             }
             _ => u64::MAX,
@@ -306,7 +323,7 @@ impl Ledger {
             }
         }
         self.open.clear();
-        (self.flushed_us, self.slowest_us, self.is_closed) = (0, 0, false);
+        (self.flushed_us, self.waits, self.is_closed) = (0, Waits::default(), false);
         if self.totals.violations == violations {
             return Vec::new();
         }
@@ -351,6 +368,31 @@ impl Ledger {
         }
         self.serial_high = self.serial_high.max(found.serial);
         wrong.or(late).filter(|_| !is_unknown)
+    }
+}
+
+impl Waits {
+    fn answered(&mut self, began_us: u64, at_us: u64) {
+        let took_us = at_us.saturating_sub(began_us);
+        self.longest_us = self.longest_us.max(took_us);
+        while self.answered.pop_if(|(_, shorter_us)| *shorter_us <= took_us).is_some() {}
+        self.answered.push((at_us, took_us));
+    }
+
+    /// Returns what is granted beside the interval, to touches that a kill may have found in memory; `waited_us` is the
+    /// longest that a request was in flight then. It is what requests took between such a touch and the kill, for each
+    /// wait of a flush: what was slow before excuses nothing. And no more than the slowest of all took: the flush is
+    /// no slower than they.
+    fn slack_us(&self, kill_us: u64, interval_us: u64, waited_us: u64) -> u64 {
+        let closing_us = self.closing_us.map_or(0, |since_us| kill_us.saturating_sub(since_us));
+        let mut slack_us = WAITS_OF_A_FLUSH * waited_us.max(closing_us);
+        for (at_us, took_us) in self.answered.iter().rev() {
+            if at_us + interval_us + slack_us < kill_us {
+                break;
+            }
+            slack_us = slack_us.max(WAITS_OF_A_FLUSH * took_us);
+        }
+        slack_us.min(self.longest_us.max(waited_us))
     }
 }
 
