@@ -16,7 +16,7 @@ use sessile::{
     actor::{EngineMessage, ractor::call},
 };
 use sessile_tests::{
-    Place, effort, eventually, not_run,
+    Place, effort, eventually,
     process::{ThreadUse, alone, thread_uses},
 };
 use tokio::runtime::Runtime;
@@ -144,7 +144,7 @@ impl Watched {
 }
 
 fn not_run(what: &str) {
-    not_run(format_args!("{what}: this system does not tell what a thread uses"));
+    sessile_tests::not_run(format_args!("{what}: this system does not tell what a thread uses"));
 }
 
 #[test]

@@ -10,6 +10,8 @@
 //!   actors/src/{slot, registry, early}.rs ────────────────────────────────────────────────┴─▶ crate::sync ─┴─ models/sync.rs, of loom's types
 //! ```
 //!
+//! `worker` and `batch` are there as well, with all that they rest on but SQLite, over a database of one row.
+//!
 //! A model ends by itself: a wake-up that is lost, or an answer that never comes, is a deadlock, and loom reports it.
 //! Each model prints how many executions it took, and which bound on preemptions it was given, if any: `at most 2
 //! preemptions` explores all executions in which a thread is interrupted twice where it could have gone on.

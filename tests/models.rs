@@ -34,11 +34,33 @@ shipped! {
     wake = "../storage/src/wake.rs";
 }
 
+/// What the worker rests on, which coordinates no threads.
+#[path = "../storage/src"]
+#[allow(unreachable_pub, unexpected_cfgs, missing_docs, clippy::all, clippy::pedantic, reason = "it is linted in its own crate")]
+mod storage {
+    pub(crate) mod backend;
+    pub(crate) mod batch;
+    pub(crate) mod change;
+    pub(crate) mod clock;
+    pub(crate) mod command;
+    pub(crate) mod error;
+    pub(crate) mod id;
+    pub(crate) mod json;
+    pub(crate) mod query;
+    pub(crate) mod record;
+    pub(crate) mod shared;
+    pub(crate) mod worker;
+}
+pub(crate) use storage::{
+    backend, batch, change, clock, command, error, id, json, query, record, shared, worker,
+};
+
 pub(crate) mod actor;
 pub(crate) mod caller;
 #[macro_use]
 pub(crate) mod mutants;
 pub(crate) mod order;
+pub(crate) mod one_row;
 pub(crate) mod passivation;
 pub(crate) mod shutdown;
 pub(crate) mod sync;

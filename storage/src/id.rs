@@ -141,7 +141,7 @@ pub struct Version {
     pub(crate) counter: i64,
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;
 

@@ -24,6 +24,7 @@ use crate::{
     health::Vitals,
     record::{Durability, ExpiryDefaults},
     shared::{Shared, Work},
+    sync::omitted,
 };
 
 use deletion::DeleteJob;
@@ -237,6 +238,9 @@ impl<B: Backend> Worker<B> {
         }
         match self.execute_all(batch, flush) {
             Ok(()) => {
+                if omitted("worker: a batch is visible before its replies") {
+                    batch.drain(..).for_each(|command| drop(command.complete()));
+                }
                 self.commit()?;
                 self.shared.wakes.wake_all(batch.drain(..).map(Command::complete).collect());
             }

@@ -90,7 +90,7 @@ async fn a_fold_that_costs_the_connection_is_not_tried_again_at_once() {
     eventually("a fold has failed", async || engine.stats().restarts > 0).await;
     // Whoever reads does not wait for it.
     for n in 1..=200 {
-        assert!(engine.session(&format!("s{n}")).unwrap().get().await.unwrap().is_some());
+        assert!(engine.session(format!("s{n}")).unwrap().get().await.unwrap().is_some());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(engine.stats().restarts, 1);
@@ -124,7 +124,7 @@ async fn a_shutdown_that_cannot_fold_has_lost_nothing_and_says_so() {
     disk.set(false);
     let (engine, _clock) = open(&place).await;
     for n in 0..20 {
-        let record = engine.session(&format!("s{n}")).unwrap().get().await.unwrap().unwrap();
+        let record = engine.session(format!("s{n}")).unwrap().get().await.unwrap().unwrap();
         assert_eq!((record.data::<String>().unwrap().as_str(), record.touch_count()), ("saved", 1));
     }
 }

@@ -6,6 +6,7 @@ use crate::{explore::explore, join, order::Session};
 const SAVERS: usize = 3;
 const GETTERS: usize = 3;
 const TIMES: usize = 2;
+const SAVES: u64 = (SAVERS * TIMES) as u64;
 
 #[test]
 fn a_crowd_reads_what_was_saved_before() {
@@ -13,7 +14,7 @@ fn a_crowd_reads_what_was_saved_before() {
         let (session, storage) = Session::new();
         let savers = [(); SAVERS].map(|()| session.spawn(TIMES, Session::save_and_get));
         let getters = [(); GETTERS].map(|()| session.spawn(TIMES, Session::get_twice));
-        session.end(storage, SAVERS * TIMES);
+        session.end(storage, SAVES);
         join(savers);
         join(getters);
     });

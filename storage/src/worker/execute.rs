@@ -14,6 +14,7 @@ use crate::{
     id::{Serial, SessionId, Version},
     query::{Cursor, Filter, Order, Page, Query},
     record::{Data, Metadata, Record, Stored, payload_bytes},
+    sync::omitted,
 };
 
 use super::{Worker, deletion::EXPIRED_FIRST_MAX};
@@ -84,7 +85,9 @@ impl<B: Backend> Worker<B> {
     }
 
     fn flush_everything(&mut self) -> Result<(), Cause> {
-        self.table.scan();
+        if !omitted("worker: a flush looks at every cell") {
+            self.table.scan();
+        }
         self.flush(usize::MAX)
     }
 
