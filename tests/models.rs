@@ -36,7 +36,14 @@ shipped! {
 
 /// What the worker rests on, which coordinates no threads.
 #[path = "../storage/src"]
-#[allow(unreachable_pub, unexpected_cfgs, missing_docs, clippy::all, clippy::pedantic, reason = "it is linted in its own crate")]
+#[allow(
+    unreachable_pub,
+    unexpected_cfgs,
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    reason = "it is linted in its own crate"
+)]
 mod storage {
     pub(crate) mod backend;
     pub(crate) mod batch;
@@ -51,16 +58,14 @@ mod storage {
     pub(crate) mod shared;
     pub(crate) mod worker;
 }
-pub(crate) use storage::{
-    backend, batch, change, clock, command, error, id, json, query, record, shared, worker,
-};
+pub(crate) use storage::{backend, batch, change, clock, command, error, id, json, query, record, shared, worker};
 
 pub(crate) mod actor;
 pub(crate) mod caller;
 #[macro_use]
 pub(crate) mod mutants;
-pub(crate) mod order;
 pub(crate) mod one_row;
+pub(crate) mod order;
 pub(crate) mod passivation;
 pub(crate) mod shutdown;
 pub(crate) mod sync;

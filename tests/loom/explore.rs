@@ -53,9 +53,12 @@ pub(crate) fn explore<M: Fn() + Send + Sync + 'static>(preemptions: Preemptions,
 /// Every hook in the code has a mutant test here, and every mutant test a hook.
 #[test]
 fn every_hook_has_a_mutant_and_every_mutant_a_hook() {
-    let others =
-        [include_str!("../models/channel.rs"), include_str!("held_model.rs"), include_str!("../../storage/src/worker.rs"),
-         include_str!("../../storage/src/worker/execute.rs")];
+    let others = [
+        include_str!("../models/channel.rs"),
+        include_str!("held_model.rs"),
+        include_str!("../../storage/src/worker.rs"),
+        include_str!("../../storage/src/worker/execute.rs"),
+    ];
     let hooks = names(&[SHIPPED, &others].concat(), &["ordering(", "omitted("]);
     let mutants = names(
         &[
