@@ -27,6 +27,8 @@ pub(crate) struct Most {
     pub(crate) requests: usize,
     pub(crate) bytes: usize,
     pub(crate) waiting: usize,
+    /// In flight and waiting together.
+    pub(crate) at_once: usize,
     pub(crate) resident_bytes: u64,
     pub(crate) looks: u64,
 }
@@ -45,6 +47,7 @@ impl Most {
         self.requests = self.requests.max(stats.requests_in_flight);
         self.bytes = self.bytes.max(stats.request_bytes_in_flight);
         self.waiting = self.waiting.max(stats.requests_waiting);
+        self.at_once = self.at_once.max(stats.requests_in_flight + stats.requests_waiting);
         self.resident_bytes = self.resident_bytes.max(resident_bytes());
         self.looks += 1;
     }
