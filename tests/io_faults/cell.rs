@@ -8,10 +8,13 @@ use std::{
 };
 
 use rusqlite::Connection;
-use sessile::{Durability, Engine, EngineBuilder, Health, OpenError, testing::ManualClock};
+use sessile::{
+    CauseKind, Durability, Engine, EngineBuilder, Error, Health, OpenError,
+    testing::{Faults, ManualClock},
+};
 use sessile_tests::{
     PATIENCE, START,
-    vfs::{self, Breaker, CallKind, FileKind, Times, Verdict},
+    vfs::{self, Breaker, CallKind, FileKind, Times, Verdict, codes},
 };
 use tempfile::TempDir;
 
@@ -22,11 +25,15 @@ const DEADLINE: Duration = Duration::from_millis(200);
 /// Past a flush, and past the quiet after which the log is emptied.
 const FLUSH: Duration = Duration::from_millis(300);
 const QUIET: Duration = Duration::from_millis(600);
+/// How long some of the sessions live.
+const LIFETIME: Duration = Duration::from_secs(3_600);
 /// The smallest cache, so that pages are read from the disk.
 const CACHE_BYTES: u64 = 64 << 10;
 /// Sessions there from the beginning: some that fill pages, and some to be deleted.
 const LARGE: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 const DELETED: [&str; 5] = ["x-0", "x-1", "x-2", "x-3", "x-4"];
+/// And some to be swept away.
+const EXPIRING: [&str; 5] = ["z-0", "z-1", "z-2", "z-3", "z-4"];
 
 /// What the engine is at when the fault comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,12 +44,24 @@ pub enum Phase {
     Synced,
     DeleteWhere,
     Checkpoint,
+    /// The connection was given up, and is made anew.
+    Recover,
+    Sweep,
     Shutdown,
 }
 
 impl Phase {
-    pub const ALL: [Self; 7] =
-        [Self::Open, Self::Read, Self::Write, Self::Synced, Self::DeleteWhere, Self::Checkpoint, Self::Shutdown];
+    pub const ALL: [Self; 9] = [
+        Self::Open,
+        Self::Read,
+        Self::Write,
+        Self::Synced,
+        Self::DeleteWhere,
+        Self::Checkpoint,
+        Self::Recover,
+        Self::Sweep,
+        Self::Shutdown,
+    ];
 }
 
 /// The fault.
@@ -56,6 +75,24 @@ pub struct Cell {
     pub nth: u64,
 }
 
+impl Cell {
+    /// Returns whether the fault may be told as this kind of trouble.
+    fn explains(&self, kind: CauseKind) -> bool {
+        let (Verdict::Fail(code) | Verdict::FailAfter(code) | Verdict::Short(_, code)) = self.verdict else {
+            return false;
+        };
+        let told = match code {
+            codes::SQLITE_IOERR_SHMSIZE | codes::SQLITE_FULL => CauseKind::Full,
+            codes::SQLITE_BUSY => CauseKind::Busy,
+            codes::SQLITE_CANTOPEN => CauseKind::ReadOnly,
+            codes::SQLITE_NOMEM => CauseKind::Other,
+            _ => CauseKind::Io,
+        };
+        // A recovery begins with a commit that failed on order.
+        kind == told || self.phase == Phase::Recover && kind == CauseKind::Io
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -63,6 +100,8 @@ pub struct Outcome {
     pub findings: Findings,
     /// The engine gave up for good, so that only a new one could go on.
     pub gave_up: bool,
+    /// Requests in flight or waiting at the end, when nobody asks any more.
+    pub unresolved: usize,
 }
 
 /// A database with some sessions, shut down, and what a client knows of it.
@@ -79,6 +118,9 @@ impl Template {
         client.padding = 3_000;
         for id in LARGE.into_iter().chain(DELETED) {
             assert!(client.create(id).await && client.touch(id, None).await);
+        }
+        for id in EXPIRING {
+            assert!(client.create_until(id, START.saturating_add(LIFETIME)).await && client.touch(id, None).await);
         }
         engine.shutdown().await.expect("it shuts down");
         Self { content: fs::read(place.path()).expect("the file"), client }
@@ -128,7 +170,7 @@ pub async fn census(template: &Template, phase: Phase) -> Vec<((CallKind, FileKi
             before = breaker.census();
             engine.shutdown().await.expect("nothing fails");
         } else {
-            work(phase, &scene, &mut client, &mut |_| {}).await;
+            work(phase, &scene, &engine, &mut client, &mut |_| {}).await;
         }
         assert!(client.findings.wrong.is_empty(), "{:?}", client.findings);
     }
@@ -152,8 +194,13 @@ pub async fn run(template: &Template, cell: Cell) -> Outcome {
         match tokio::time::timeout(PATIENCE, scene.builder().open()).await {
             Err(_) => outcome.findings.hangs.push("to open".to_owned()),
             Ok(Ok(engine)) => drop(engine.shutdown().await),
-            Ok(Err(OpenError::Storage { .. } | OpenError::NotWritable { .. } | OpenError::PragmaRefused { .. })) => {
+            Ok(Err(
+                error @ (OpenError::Storage { .. } | OpenError::NotWritable { .. } | OpenError::PragmaRefused { .. }),
+            )) => {
                 *outcome.findings.errors.entry("OpenError").or_default() += 1;
+                if let OpenError::Storage { cause } = error {
+                    outcome.findings.note_cause(cause.kind);
+                }
             }
             Ok(Err(error)) => outcome.findings.wrong.push(format!("to open: {error:?}")),
         }
@@ -176,13 +223,22 @@ pub async fn run(template: &Template, cell: Cell) -> Outcome {
         order();
     } else if cell.phase != Phase::Open {
         order();
-        work(cell.phase, &scene, &mut client, &mut |_| {
-            was_degraded |= matches!(engine.health(), Health::Degraded { .. });
+        let mut told = Vec::new();
+        work(cell.phase, &scene, &engine, &mut client, &mut |_| {
+            if let Health::Degraded { cause, .. } = engine.health() {
+                was_degraded = true;
+                told.push(cause.kind);
+            }
         })
         .await;
+        for kind in told {
+            client.findings.note_cause(kind);
+        }
         outcome.was_hit = breaker.hits() > 0;
         let refused = client.findings.refused() - client.findings.errors.get("NotFound").copied().unwrap_or(0);
-        if cell.times == Times::ForEver && refused > 0 && !was_degraded {
+        // A recovery begins with one that was refused on order.
+        let on_order = u64::from(cell.phase == Phase::Recover);
+        if cell.times == Times::ForEver && refused > on_order && !was_degraded {
             let errors = &client.findings.errors;
             client.findings.wrong.push(format!("health said nothing of {errors:?}"));
         }
@@ -193,6 +249,7 @@ pub async fn run(template: &Template, cell: Cell) -> Outcome {
             client.read_all().await;
         }
     }
+    outcome.unresolved = unresolved(&engine).await;
     let ended = tokio::time::timeout(PATIENCE, engine.shutdown()).await;
     if cell.phase == Phase::Shutdown {
         outcome.was_hit = breaker.hits() > 0;
@@ -205,6 +262,9 @@ pub async fn run(template: &Template, cell: Cell) -> Outcome {
             false
         }
         Ok(ended) => {
+            if let Err(Error::Storage { cause }) = &ended {
+                client.findings.note_cause(cause.kind);
+            }
             let may_fail = cell.phase == Phase::Shutdown || outcome.gave_up;
             if let (Err(error), false) = (&ended, may_fail) {
                 client.findings.wrong.push(format!("the shutdown without a fault: {error:?}"));
@@ -213,6 +273,11 @@ pub async fn run(template: &Template, cell: Cell) -> Outcome {
         }
     };
     drop(engine);
+    let causes = outcome.findings.causes.iter().chain(&client.findings.causes);
+    let strange: Vec<_> = causes.filter(|kind| !cell.explains(**kind)).copied().collect();
+    if !strange.is_empty() {
+        client.findings.wrong.push(format!("the fault is told as {strange:?}"));
+    }
     outcome.findings.add(verify(&scene, client, ended).await);
     outcome
 }
@@ -260,6 +325,20 @@ async fn recovers(scene: &Scene, engine: &Engine, client: &mut Client) -> bool {
     }
 }
 
+/// Counts the requests that are still in flight or waiting: none, if each was answered. An answer may come a moment before
+/// its room is free.
+async fn unresolved(engine: &Engine) -> usize {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let stats = engine.stats();
+        let left = stats.requests_in_flight + stats.requests_waiting;
+        if left == 0 || Instant::now() > give_up {
+            return left;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Waits until the engine has moved what its opening has written: else that falls into the phase or not.
 async fn is_open(engine: &Engine) {
     let give_up = Instant::now() + PATIENCE;
@@ -288,7 +367,13 @@ async fn pass(scene: &Scene, client: &mut Client, time: Duration) {
 }
 
 /// Does what the phase is about; `look` is called after each step.
-async fn work(phase: Phase, scene: &Scene, client: &mut Client, look: &mut (dyn FnMut(&Client) + Send)) {
+async fn work(
+    phase: Phase,
+    scene: &Scene,
+    engine: &Engine,
+    client: &mut Client,
+    look: &mut (dyn FnMut(&Client) + Send),
+) {
     macro_rules! steps {
         ($($step:expr;)*) => { $( $step; look(client); )* };
     }
@@ -342,6 +427,29 @@ async fn work(phase: Phase, scene: &Scene, client: &mut Client, look: &mut (dyn 
                     pass(scene, client, QUIET).await;
                     client.get("f").await;
                 }
+            }
+        }
+        Phase::Recover => {
+            Faults::of(engine).fail_commit(false);
+            steps! {
+                client.save("a").await;
+                client.get("a").await;
+                client.save("b").await;
+                client.touch("c", Some(Durability::Committed)).await;
+                client.get("f").await;
+            }
+        }
+        Phase::Sweep => {
+            scene.clock.advance(2 * LIFETIME);
+            client.have_ended("z-");
+            steps! {
+                client.get("z-0").await;
+                client.sweep(EXPIRING.len() as u64).await;
+                client.get("z-1").await;
+                client.create("z-2").await;
+                client.count("z-").await;
+                client.sweep(EXPIRING.len() as u64).await;
+                client.get("f").await;
             }
         }
         Phase::Open | Phase::Shutdown => {}

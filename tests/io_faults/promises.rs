@@ -11,7 +11,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sessile::{Change, Durability, Engine, Error, Filter, InterruptedBy, NewSession, Outcome, Query, Record, Session};
+use sessile::{
+    CauseKind, Change, Durability, Engine, Error, Filter, InterruptedBy, NewSession, Outcome, Query, Record, Session,
+    Timestamp,
+};
 
 /// How much later than its deadline an answer may come on a busy machine, before it counts as a hang.
 const GRACE: Duration = Duration::from_secs(10);
@@ -32,6 +35,8 @@ pub struct Findings {
     pub acknowledged: u64,
     /// Errors by their kind.
     pub errors: BTreeMap<&'static str, u64>,
+    /// What the database said, each kind once.
+    pub causes: Vec<CauseKind>,
 }
 
 impl Findings {
@@ -42,6 +47,14 @@ impl Findings {
         self.acknowledged += other.acknowledged;
         for (kind, count) in other.errors {
             *self.errors.entry(kind).or_default() += count;
+        }
+        other.causes.into_iter().for_each(|kind| self.note_cause(kind));
+    }
+
+    /// Notes what the database said.
+    pub fn note_cause(&mut self, kind: CauseKind) {
+        if !self.causes.contains(&kind) {
+            self.causes.push(kind);
         }
     }
 
@@ -180,6 +193,9 @@ impl Client {
             Err(error) => {
                 let kind = kind_of(error);
                 *self.findings.errors.entry(kind).or_default() += 1;
+                if let Error::Storage { cause } | Error::Partial { cause, .. } = error {
+                    self.findings.note_cause(cause.kind);
+                }
                 if kind == "untyped" {
                     self.findings.wrong.push(format!("{what}: {error:?} is no error for this"));
                 }
@@ -217,9 +233,18 @@ impl Client {
     }
 
     pub async fn create(&mut self, id: &str) -> bool {
+        self.create_by(id, NewSession::with_id(id)).await
+    }
+
+    /// Creates a session that ends at a time; when that has come, [`Client::have_ended`].
+    pub async fn create_until(&mut self, id: &str, at: Timestamp) -> bool {
+        self.create_by(id, NewSession::with_id(id).expires_at(at)).await
+    }
+
+    async fn create_by(&mut self, id: &str, new: NewSession) -> bool {
         let content = self.content();
         let n = content.n;
-        let new = NewSession::with_id(id).data(&content);
+        let new = new.data(&content);
         let engine = self.engine.clone();
         let answer = self.answer("create", engine.create(new)).await;
         self.conclude("create", id, answer.as_ref(), |state| state.is_none().then_some(Some(n)));
@@ -330,6 +355,24 @@ impl Client {
         let ids: Vec<_> = self.known.keys().filter(|id| id.starts_with(prefix)).cloned().collect();
         for id in ids {
             self.conclude("delete_where", &id, answer.as_ref(), |_| Some(None));
+        }
+    }
+
+    /// Takes the sessions whose ids begin so for ended, by the clock: nobody may see them any more, swept away or not.
+    pub fn have_ended(&mut self, prefix: &str) {
+        for (_, known) in self.known.iter_mut().filter(|(id, _)| id.starts_with(prefix)) {
+            *known = Known::absent();
+        }
+    }
+
+    /// Has expired sessions swept away, of which there are so many at most.
+    pub async fn sweep(&mut self, most: u64) {
+        let engine = self.engine.clone();
+        let answer = self.answer("sweep", engine.sweep()).await;
+        if let Some(Ok(done) | Err(Error::Partial { done, .. })) = answer
+            && done > most
+        {
+            self.findings.wrong.push(format!("sweep: {done} of {most}"));
         }
     }
 
