@@ -17,6 +17,8 @@ mod full_disk;
 mod matrix;
 #[path = "io_faults/moved_files.rs"]
 mod moved_files;
+#[path = "io_faults/no_memory.rs"]
+mod no_memory;
 #[path = "io_faults/promises.rs"]
 mod promises;
 #[path = "io_faults/read_only.rs"]

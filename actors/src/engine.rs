@@ -246,35 +246,33 @@ pub(crate) struct EngineArguments {
     pub(crate) closes: bool,
 }
 
-/// Closes the engine with the actor, where that is linked.
-pub(crate) struct EngineState(EngineArguments);
-
-impl Drop for EngineState {
+/// Closes the engine with the actor, where that is linked; also one that is ended before it has started.
+impl Drop for EngineArguments {
     fn drop(&mut self) {
-        if self.0.closes {
-            self.0.router.close();
+        if self.closes {
+            self.router.close();
         }
     }
 }
 
 impl Actor for EngineActor {
     type Msg = EngineMessage;
-    type State = EngineState;
+    type State = EngineArguments;
     type Arguments = EngineArguments;
 
     async fn pre_start(
         &self,
         _: ActorRef<Self::Msg>,
         arguments: EngineArguments,
-    ) -> Result<EngineState, ActorProcessingErr> {
-        Ok(EngineState(arguments))
+    ) -> Result<EngineArguments, ActorProcessingErr> {
+        Ok(arguments)
     }
 
     async fn handle(
         &self,
         _: ActorRef<Self::Msg>,
         message: EngineMessage,
-        EngineState(state): &mut EngineState,
+        state: &mut EngineArguments,
     ) -> Result<(), ActorProcessingErr> {
         state.handle(message);
         Ok(())
@@ -285,7 +283,7 @@ impl Actor for EngineActor {
         &self,
         myself: ActorRef<Self::Msg>,
         event: SupervisionEvent,
-        EngineState(state): &mut EngineState,
+        state: &mut EngineArguments,
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorFailed(_, error) => return Err(error),

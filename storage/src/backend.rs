@@ -101,6 +101,10 @@ pub trait Backend {
     /// Rolls back, if a transaction is open. After an error here the connection must not be used any more.
     fn rollback(&mut self) -> Result<(), Cause>;
 
+    /// Returns whether a rollback after this error may leave the open transaction half undone, and say nothing: then the
+    /// connection must not be used any more.
+    fn is_spoilt_by(&self, cause: &Cause) -> bool;
+
     /// Returns whether another process has written since the last call. Inside a transaction.
     fn foreign_writes(&mut self) -> Result<bool, Cause>;
 

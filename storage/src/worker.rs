@@ -378,7 +378,8 @@ impl<B: Backend> Worker<B> {
 
     fn roll_back(&mut self, cause: &Cause) -> Result<(), Broken> {
         tracing::debug!(%cause, "a batch is rolled back");
-        if let Err(cause) = self.backend.rollback() {
+        let is_undone = if self.backend.is_spoilt_by(cause) { Err(cause.clone()) } else { Ok(()) };
+        if let Err(cause) = self.backend.rollback().and(is_undone) {
             self.table.doubt();
             return Err(Broken { cause, by: InterruptedBy::StorageDied });
         }

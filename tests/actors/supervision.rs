@@ -1,6 +1,6 @@
 //! An engine linked to a supervisor, and engines that nobody holds any more.
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use sessile::{Change, Engine, Error, Filter, Health, NewSession, testing::Faults};
 use sessile_tests::{Place, eventually, read, soon};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -180,4 +180,21 @@ fn an_engine_outlives_the_runtime_of_a_caller() {
         assert_eq!(read(&session).await.data::<i32>().unwrap(), 2);
         engine.shutdown().await.unwrap();
     });
+}
+
+#[tokio::test]
+async fn an_actor_that_is_ended_before_it_has_started_closes_the_engine_too() {
+    for end in [ActorCell::kill as fn(&ActorCell), |actor| actor.stop(None), |actor| drain(actor)] {
+        let place = Place::new();
+        let (engine, _supervisor, _seen) = linked(&place).await;
+        end(&engine.actor().get_cell());
+        eventually("the engine is closed", async || matches!(engine.health(), Health::Closed { .. })).await;
+        assert!(matches!(engine.count(Filter::all()).await, Err(Error::Closed)));
+        place.open_when_free().await.shutdown().await.unwrap();
+    }
+}
+
+fn drain(actor: &ActorCell) {
+    // It may have ended already.
+    drop(actor.drain());
 }

@@ -7,13 +7,14 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
-use sessile_tests::not_run;
+use sessile_tests::{PATIENCE, not_run};
 use tempfile::TempDir;
 
 /// What is mounted.
@@ -116,9 +117,20 @@ impl Volume {
         filler.sync_all().ok();
     }
 
-    /// Gives the room back.
+    /// Gives the room back, and waits until it is there: the filler is gone when the last that has it open is, a child of another
+    /// test's between fork and exec, say.
     pub fn empty(&self) {
+        let began = Instant::now();
         fs::remove_file(self.filler()).expect("the filler goes");
+        while self.room() < VOLUME_BYTES / 2 {
+            assert!(began.elapsed() < PATIENCE, "the room does not come back: {} bytes", self.room());
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn room(&self) -> u64 {
+        let volume = rustix::fs::statvfs(self.directory()).expect("the volume is there");
+        volume.f_bavail * volume.f_frsize
     }
 
     /// Makes the filesystem turn read-only under those who have files open, as it does at an error of the disk.

@@ -65,6 +65,10 @@ impl Backend for OneRow {
         Ok(())
     }
 
+    fn is_spoilt_by(&self, _: &Cause) -> bool {
+        false
+    }
+
     fn foreign_writes(&mut self) -> Result<bool, Cause> {
         Ok(false)
     }

@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use rusqlite::{
-    CachedStatement, Connection, OptionalExtension, Row as SqlRow, params,
+    CachedStatement, Connection, OptionalExtension, Row as SqlRow, ffi, params,
     types::{ToSqlOutput, ValueRef},
 };
 
@@ -230,6 +230,11 @@ impl Backend for Sqlite {
             self.user_index.take_back();
         }
         if self.connection.is_autocommit() { Ok(()) } else { self.execute("ROLLBACK", []).map(drop) }
+    }
+
+    fn is_spoilt_by(&self, cause: &Cause) -> bool {
+        // What SQLite reads to undo a statement may fail for want of memory, too, and then it goes on with what it has.
+        self.is_writing && cause.code & 0xff == ffi::SQLITE_NOMEM
     }
 
     fn foreign_writes(&mut self) -> Result<bool, Cause> {
