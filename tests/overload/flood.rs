@@ -12,7 +12,7 @@ use std::{
 use ractor::concurrency::{OneshotReceiver, oneshot};
 use sessile::{Change, Durability, Engine, Error, NewSession, Outcome, Result, Session, actor::EngineMessage};
 use sessile_tests::{
-    Place, effort,
+    Place, effort, not_run,
     process::{self, alone},
     read, soon,
 };
@@ -332,10 +332,10 @@ fn judge(flood: &Flood, total: Tally) {
     assert!(total.overloaded > total.acknowledged, "it was no flood: {total:?}");
     let processor = (*processor_percent).min(process::processor_percent());
     if processor < PROCESSOR_PERCENT_MIN {
-        println!(
-            "figure: overload kind={name} NOT RUN: throughput and heartbeat are not judged, other processes leave \
-             {processor} % of a processor and {PROCESSOR_PERCENT_MIN} % are needed"
-        );
+        not_run(format_args!(
+            "throughput and heartbeat under a flood, kind={name}: other processes leave {processor} % of a processor and \
+             {PROCESSOR_PERCENT_MIN} % are needed"
+        ));
         return;
     }
     match kind {
