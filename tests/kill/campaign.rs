@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) flush_interval: Option<Duration>,
     /// What the ledger takes the flush interval to be, where the children are told another.
     pub(crate) flush_interval_claimed: Option<Duration>,
+    /// The more there are, the less is written to each.
+    pub(crate) sessions_per_client: u32,
     /// How long a load goes on before it is killed; `None` for a random time.
     pub(crate) load: Option<Duration>,
     pub(crate) lies: bool,
@@ -60,6 +62,7 @@ impl Default for Plan {
             aim: None,
             flush_interval: None,
             flush_interval_claimed: None,
+            sessions_per_client: SESSIONS_PER_CLIENT,
             load: None,
             lies: false,
             engine_wide: None,
@@ -98,10 +101,10 @@ impl Campaign {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build();
         Self {
             random,
-            plan,
             runtime: runtime.expect("a runtime"),
             place: Place::new(),
-            ledger: new_ledger(),
+            ledger: new_ledger(&plan),
+            plan,
             next_op: 1,
             opening: Duration::from_millis(30),
             unjudged: None,
@@ -120,7 +123,7 @@ impl Campaign {
             if !wrong.is_empty() {
                 return wrong;
             }
-            (self.place, self.ledger) = (Place::new(), new_ledger());
+            (self.place, self.ledger) = (Place::new(), new_ledger(&self.plan));
         }
         let aim = self.aim();
         let (flush_interval, options) = self.options(aim);
@@ -179,7 +182,7 @@ impl Campaign {
             first_op: self.next_op,
             flush_interval,
             clients: if self.unjudged.is_some() { 0 } else { CLIENTS },
-            sessions_per_client: SESSIONS_PER_CLIENT,
+            sessions_per_client: self.plan.sessions_per_client,
             pad_max: if is_fat { 60_000 } else { 1_500 },
             engine_wide: self.plan.engine_wide.unwrap_or(self.random.below(3) == 0),
             lies: self.plan.lies,
@@ -283,6 +286,6 @@ impl Campaign {
     }
 }
 
-fn new_ledger() -> Ledger {
-    Ledger::new(CLIENTS, CLIENTS * SESSIONS_PER_CLIENT, BUCKET_US)
+fn new_ledger(plan: &Plan) -> Ledger {
+    Ledger::new(CLIENTS, CLIENTS * plan.sessions_per_client, BUCKET_US)
 }

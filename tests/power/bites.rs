@@ -1,18 +1,19 @@
 //! The rig finds what it is there to find: each test gives it something that is wrong.
 
+use sessile::Durability;
 use sessile_tests::{Place, Random, vfs::watch};
 use tokio::runtime::Runtime;
 
 use crate::{
     clients::{Habits, Histories, Mark},
     content::{Datum, Kept, NAME},
-    cuts::{Findings, Plan, Recording, Violation, cut},
-    disk::{Event, Recorder, files_in},
+    cuts::{Findings, Plan, Recording, Violation, cut, least},
+    disk::{Event, Files, Recorder, files_in},
     script::{Life, plain_life},
 };
 
-const ONLY_COMMITTED: Habits = Habits { synced: 0, padding: 1_500, flushes: false };
-const SOME_SYNCED: Habits = Habits { synced: 30, padding: 1_500, flushes: true };
+const ONLY_COMMITTED: Habits = Habits { synced: 0, padding: 1_500, flushes: false, engine: Durability::Committed };
+const SOME_SYNCED: Habits = Habits { synced: 30, padding: 1_500, flushes: true, engine: Durability::Committed };
 const PLAN: Plan = Plan { writes: 1, sectors: 1, sample_every: 0 };
 
 fn live(random: &mut Random, habits: Habits, lies: bool) -> Life {
@@ -28,10 +29,18 @@ fn committed_writes_are_lost_by_a_power_cut_but_only_from_the_end() {
     let mut random = Random::seeded();
     let life = live(&mut random, ONLY_COMMITTED, false);
     let findings = judge(&life.recording(), &mut random);
-    println!("figure: power_committed_only committed_acknowledged={} {findings}", life.committed);
-    findings.demand_none();
+    println!("figure: power_committed_only disk=honest committed_acknowledged={} {findings}", life.committed);
+    findings.demand_honest(least::ONLY_COMMITTED);
     // Three clients did ten operations each between one sync and the next.
     assert!(findings.behind_answers >= 25 && findings.behind_commits > 5, "{findings}");
+}
+
+#[test]
+#[should_panic(expected = "hardly anything was cut")]
+fn a_rig_that_cuts_nothing_is_found() {
+    let mut random = Random::seeded();
+    let nothing = Recording { start: Files::new(), log: &[], histories: &Histories::default() };
+    judge(&nothing, &mut random).demand_honest(least::ONLY_COMMITTED);
 }
 
 #[test]
@@ -39,7 +48,7 @@ fn a_disk_that_lies_about_syncs_damages_the_file_and_loses_synced_writes() {
     let mut random = Random::seeded();
     let life = live(&mut random, SOME_SYNCED, true);
     let findings = judge(&life.recording(), &mut random);
-    println!("figure: power_lying_disk synced_acknowledged={} {findings}", life.synced);
+    println!("figure: power_lying_disk disk=lying synced_acknowledged={} {findings}", life.synced);
     assert!(findings.count(Violation::Corrupt) > 0, "{findings}");
     assert!(findings.count(Violation::SyncedLost) > 0, "{findings}");
     // The power staying on, nobody notices.
@@ -79,7 +88,7 @@ fn a_connection_without_syncs_damages_the_file_and_loses_what_it_acknowledged() 
     }
     let histories = Histories { kept: [(0, history)].into(), ..Histories::default() };
     let findings = judge(&Recording { start, log: &recorder.take(), histories: &histories }, &mut random);
-    println!("figure: power_synchronous_off {findings}");
+    println!("figure: power_synchronous_off disk=honest synchronous=off {findings}");
     assert!(findings.count(Violation::Corrupt) > 0, "{findings}");
     assert!(findings.count(Violation::SyncedLost) > 0, "{findings}");
 }

@@ -48,12 +48,22 @@ pub struct Ledger {
     answered: Mutex<BTreeMap<usize, (usize, u64)>>,
     synced: AtomicU64,
     committed: AtomicU64,
+    /// Of those that were synced, creations and deletions of many.
+    created: AtomicU64,
+    deleted: AtomicU64,
 }
 
 impl Ledger {
     pub fn new(recorder: Arc<Recorder<Mark>>) -> Arc<Self> {
-        let (histories, answered) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { recorder, histories, answered, synced: AtomicU64::new(0), committed: AtomicU64::new(0) })
+        Arc::new(Self {
+            recorder,
+            histories: Mutex::default(),
+            answered: Mutex::default(),
+            synced: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
+            created: AtomicU64::new(0),
+            deleted: AtomicU64::new(0),
+        })
     }
 
     /// Returns the histories so far.
@@ -64,6 +74,11 @@ impl Ledger {
     /// Returns how many operations were answered with `Synced`, and how many with `Committed`.
     pub fn acknowledged(&self) -> (u64, u64) {
         (self.synced.load(Ordering::Relaxed), self.committed.load(Ordering::Relaxed))
+    }
+
+    /// Returns how many creations were answered with `Synced`, and how many deletions of many.
+    pub fn synced_by_engine(&self) -> (u64, u64) {
+        (self.created.load(Ordering::Relaxed), self.deleted.load(Ordering::Relaxed))
     }
 
     /// Flushes, and notes what that promises.
@@ -114,6 +129,8 @@ pub struct Habits {
     pub padding: u64,
     /// Whether it flushes now and then.
     pub flushes: bool,
+    /// What its engine promises where an operation asks for nothing else: creations, and deletions of many.
+    pub engine: Durability,
 }
 
 /// A client.
@@ -191,7 +208,12 @@ impl Client {
         let synced = self.random.below(100) < self.habits.synced;
         let durability = if synced { Durability::Synced } else { Durability::Committed };
         let slots: Vec<_> = self.kept.keys().copied().collect();
-        let kind = if slots.len() < 3 { 0 } else { self.random.below(10) };
+        let kind = match self.operation {
+            _ if slots.len() < 3 => 0,
+            // Once for certain.
+            4 => 10,
+            _ => self.random.below(11),
+        };
         let slot = match kind {
             // The oldest goes, and a new one never has an old one's number: so no state comes twice.
             9 => slots[0],
@@ -200,9 +222,11 @@ impl Client {
         };
         let mut then = self.kept.clone();
         let touches = then.get(&slot).map_or(0, |kept| kept.1);
+        let many = format!("{}-", self.number);
         match kind {
             8 => drop(then.insert(slot, (then[&slot].0, touches + 1))),
             9 => drop(then.remove(&slot)),
+            10 => then.retain(|slot, _| !self.sessions[slot].id().as_str().starts_with(&many)),
             _ => drop(then.insert(slot, (self.operation, touches))),
         }
         self.ledger.intend(self.number, self.operation, &then);
@@ -214,9 +238,17 @@ impl Client {
         let session = || session.clone().expect("a session of this slot");
         let answer = match kind {
             0 => {
-                let new = NewSession::with_id(format!("{}-{slot}", self.number)).user("client").data(&data);
+                let new = NewSession::with_id(format!("{many}{slot}")).user("client").data(&data);
                 self.slot_next += 1;
-                self.engine.create(new).await.map(|session| drop(self.sessions.insert(slot, session)))
+                let created = if self.random.below(2) == 0 {
+                    self.engine.create(new).await
+                } else {
+                    self.engine.get_or_create(new).await.map(|(session, is_new)| {
+                        assert!(is_new, "a new slot");
+                        session
+                    })
+                };
+                created.map(|session| drop(self.sessions.insert(slot, session)))
             }
             1..5 => session().save(&data).await.map(drop),
             5 => session().update(move |kept: &mut Datum| kept.operation = operation).await,
@@ -226,12 +258,23 @@ impl Client {
                 .await
                 .map(|rotated| drop(self.sessions.insert(slot, rotated.with_durability(Durability::Committed)))),
             8 => session().touch_with(durability).await,
-            _ => session().delete().await.map(|was_there| assert!(was_there, "it was there")),
+            9 => session().delete().await.map(|was_there| assert!(was_there, "it was there")),
+            // Those that were not rotated since they were created.
+            _ => self.engine.delete_where(Filter::all().id_prefix(&many)).await.map(|deleted| {
+                assert_eq!(deleted as usize, slots.len() - then.len(), "all of them were there");
+            }),
         };
         match answer {
             Ok(()) => {
                 self.kept = then;
-                self.ledger.answer(self.number, operation, synced && kind != 0);
+                let promised = if matches!(kind, 0 | 10) { self.habits.engine } else { durability };
+                let synced = promised == Durability::Synced;
+                self.ledger.answer(self.number, operation, synced);
+                match kind {
+                    0 if synced => drop(self.ledger.created.fetch_add(1, Ordering::Relaxed)),
+                    10 if synced => drop(self.ledger.deleted.fetch_add(1, Ordering::Relaxed)),
+                    _ => {}
+                }
             }
             Err(error) if is_doubtful(&error) => {
                 self.find_out(then, slot).await;

@@ -9,6 +9,7 @@ use std::{
     fmt,
     ops::RangeInclusive,
     path::Path,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -23,6 +24,22 @@ use crate::{
 
 /// How many images of a kind a new one is compared with: what is synced stays the same for many steps.
 const RECENT_MAX: usize = 4;
+
+/// The least cuts of a disk that honours syncs, by what is cut: so many are on every run.
+pub mod least {
+    pub const LIFE: u64 = 1_750;
+    pub const FAILED_SYNC: u64 = 1_000;
+    pub const MOVED_IN_PART: u64 = 850;
+    pub const SYNCED_ENGINE: u64 = 500;
+    pub const ONLY_COMMITTED: u64 = 300;
+    /// Of a database with a rollback journal, and of one with a log.
+    pub const TAKE_OVER: [u64; 2] = [200, 400];
+
+    const _: () = assert!(
+        LIFE + FAILED_SYNC + MOVED_IN_PART + SYNCED_ENGINE + ONLY_COMMITTED + TAKE_OVER[0] + TAKE_OVER[1] >= 5_000,
+        "5,000 crash points are on every run"
+    );
+}
 
 /// How many images to make of each kind at each step with something unsynced.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +88,17 @@ pub enum Violation {
 impl Findings {
     pub fn count(&self, violation: Violation) -> usize {
         self.violations.iter().filter(|(kind, _)| *kind == violation).count()
+    }
+
+    /// Demands of a disk that honours syncs that it was cut at least so many times, and that nothing was found that must not
+    /// be. Prints the sum over all such disks of the process so far: the last line is that of the run.
+    pub fn demand_honest(&self, cuts_min: u64) {
+        static SUM: Mutex<(u64, u64)> = Mutex::new((0, 0));
+        self.demand_none();
+        assert!(self.cuts >= cuts_min && self.images >= self.cuts, "hardly anything was cut: {self}");
+        let mut sum = SUM.lock().unwrap();
+        *sum = (sum.0 + self.cuts, sum.1 + self.images);
+        println!("figure: power_honest_disks_so_far cuts={} images={}", sum.0, sum.1);
     }
 
     /// Demands that nothing was found that must not be.

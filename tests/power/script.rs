@@ -30,6 +30,8 @@ pub struct Life {
     /// Operations answered `Synced` and `Committed`.
     pub synced: u64,
     pub committed: u64,
+    /// Creations that were answered `Synced`, and deletions of many.
+    pub synced_by_engine: (u64, u64),
 }
 
 impl Life {
@@ -43,6 +45,7 @@ pub struct Stage {
     pub place: Place,
     pub engine: Engine,
     pub ledger: Arc<Ledger>,
+    habits: Habits,
     clients: Vec<Client>,
     start: Files,
     _watch: sessile_tests::vfs::Watch,
@@ -54,10 +57,10 @@ impl Stage {
         let start = files_in(&place.directory());
         let ledger = Ledger::new(Recorder::new());
         let watch = watch(&place.directory(), ledger.recorder.clone());
-        let engine = open(&place, &ledger).await;
+        let engine = open(&place, &ledger, habits).await;
         let client = |number| Client::new(number, &engine, &ledger, random.split(), habits);
         let clients = (0..CLIENTS).map(client).collect();
-        Self { place, engine, ledger, clients, start, _watch: watch }
+        Self { place, engine, ledger, habits, clients, start, _watch: watch }
     }
 
     /// Lets all clients work at the same time.
@@ -87,7 +90,7 @@ impl Stage {
     }
 
     async fn open_anew(&mut self) {
-        self.engine = open(&self.place, &self.ledger).await;
+        self.engine = open(&self.place, &self.ledger, self.habits).await;
         self.clients.iter_mut().for_each(|client| client.moves_to(&self.engine));
     }
 
@@ -95,13 +98,15 @@ impl Stage {
     pub async fn end(self) -> Life {
         self.ledger.shutdown(&self.engine).await;
         let (synced, committed) = self.ledger.acknowledged();
+        let synced_by_engine = self.ledger.synced_by_engine();
         let (log, histories) = (self.ledger.recorder.take(), self.ledger.histories());
-        Life { start: self.start, log, histories, synced, committed }
+        Life { start: self.start, log, histories, synced, committed, synced_by_engine }
     }
 }
 
-async fn open(place: &Place, ledger: &Ledger) -> Engine {
-    let engine = place.builder().take_over_time_zone("UTC").open().await.expect("it opens");
+async fn open(place: &Place, ledger: &Ledger, habits: Habits) -> Engine {
+    let builder = place.builder().take_over_time_zone("UTC").durability(habits.engine);
+    let engine = builder.open().await.expect("it opens");
     ledger.recorder.mark(Mark::Opened);
     engine
 }
