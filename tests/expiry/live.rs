@@ -236,6 +236,8 @@ async fn steps_under_live_load_take_no_session_and_no_touch() {
             by_time += stepper.sweep_by_time().await;
         }
         assert_eq!(stepper.fodder_left(), 0);
+        // Also of a sweep that a step has put off half-way.
+        assert_eq!(stepper.rig.engine.stats().expired, (round + 1) * FODDER);
         if is_enough([on_demand, by_time, stepper.writes, stepper.kept_in_memory]) {
             break;
         }

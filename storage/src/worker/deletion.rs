@@ -101,9 +101,6 @@ impl<B: Backend> Worker<B> {
                 self.jobs.push_front(job);
             }
             Ok(()) => {
-                if job.filter.liveness == Liveness::Over {
-                    self.shared.counters.expired.add(job.deleted);
-                }
                 if let Some(reply) = job.reply {
                     drop(reply.answer(Ok(job.deleted)));
                 }
@@ -142,6 +139,9 @@ impl<B: Backend> Worker<B> {
                 self.commit()?;
                 job.after = after;
                 job.deleted += deleted;
+                if job.filter.liveness == Liveness::Over {
+                    self.shared.counters.expired.add(deleted);
+                }
                 Ok(Ok(()))
             }
             Err(cause) => {
