@@ -188,7 +188,7 @@ async fn an_actor_that_is_ended_before_it_has_started_closes_the_engine_too() {
         let place = Place::new();
         let (engine, _supervisor, _seen) = linked(&place).await;
         end(&engine.actor().get_cell());
-        eventually("the engine is closed", async || matches!(engine.health(), Health::Closed { .. })).await;
+        eventually("the engine is closed", async || matches!(engine.health(), Health::Closed)).await;
         assert!(matches!(engine.count(Filter::all()).await, Err(Error::Closed)));
         place.open_when_free().await.shutdown().await.unwrap();
     }

@@ -108,6 +108,48 @@ fn a_slow_request_excuses_lost_touches_while_it_lasts_and_no_longer() {
 }
 
 #[test]
+fn a_session_made_anew_in_doubt_that_looks_like_the_one_before_is_told_by_its_touches() {
+    let id = || "k0".to_owned();
+    let create = || Step::Create { id: Some(id()), pad: 0, user: false };
+    let touch = || Step::Touch { id: id(), committed: false };
+    // A session with a touch; then a deletion, a creation and a save, of which nobody knows what happened.
+    let is_wrong = |touches: u64| {
+        let mut ledger = Ledger::new(1, 1, 1);
+        let begins = |op, step| Entry::Invoked { at_us: op, op, key: Some(0), step };
+        let ends = |op, answer| Entry::Answered { at_us: op, op, answer };
+        let done = || Answer::Done { id: Some(id()) };
+        let save = Step::Save { id: id(), pad: 0, synced: false };
+        let entries = [
+            [begins(1, create()), ends(1, done())],
+            [begins(2, touch()), ends(2, done())],
+            [begins(3, Step::Delete { id: id() }), begins(4, create())],
+            [begins(5, save), ends(3, Answer::Doubt)],
+            [ends(4, Answer::Doubt), ends(5, Answer::Doubt)],
+        ];
+        entries.into_iter().flatten().for_each(|entry| ledger.enter(entry));
+        let (seq, serial) = (5, 2);
+        let found = Found {
+            key: 0,
+            id: id(),
+            serial,
+            seq,
+            updates: 0,
+            pad: 0,
+            is_sound: true,
+            user: false,
+            tag: None,
+            touches,
+            last_active_us: 0,
+        };
+        ledger.enter(Entry::Resolved { key: 0, found: Some(found) });
+        ledger.totals().violations > 0
+    };
+    assert!(!is_wrong(0), "the one made anew has none");
+    assert!(!is_wrong(1), "the one before has one");
+    assert!(is_wrong(2), "neither has two");
+}
+
+#[test]
 fn findings_that_were_tampered_with_are_found_out() {
     const CLIENTS: u32 = 4;
     // So many that not all are there at any moment.

@@ -338,10 +338,16 @@ impl Ledger {
         let key = &mut self.keys[place];
         let is_unknown = std::mem::take(&mut key.is_unknown);
         let states = possible(key.settled.as_ref(), &key.requests);
-        let matching = states.iter().find(|state| match (state, found) {
+        let fits = |state: &&Option<State>| match (state, found) {
             (None, None) => true,
             (Some(state), Some(found)) => state.is(found),
             _ => false,
+        };
+        // What is found may be the session of before or one made anew that looks the same; its touches tell which.
+        let matching = states.iter().filter(fits).min_by_key(|state| {
+            let is_as_before = born(state.as_ref()) == born(key.settled.as_ref());
+            let touches = if is_as_before { key.touches.clone() } else { Touches::default() };
+            found.is_some_and(|found| touches.compare(found, due_us).2.is_some())
         });
         let requests = std::mem::take(&mut key.requests);
         let wrong = if let Some(state) = matching {
@@ -396,10 +402,14 @@ impl Waits {
     }
 }
 
+/// The request that made the session.
+fn born(state: Option<&State>) -> Option<u64> {
+    state.map(|state| state.born)
+}
+
 impl Key {
     fn become_state(&mut self, state: Option<State>) {
-        let born = |state: &Option<State>| state.as_ref().map(|state| state.born);
-        if born(&self.settled) != born(&state) {
+        if born(self.settled.as_ref()) != born(state.as_ref()) {
             self.touches = Touches::default();
         }
         self.settled = state;
