@@ -95,6 +95,10 @@ pub trait Backend {
     /// Begins a transaction that writes, whose commit will promise `durability`. Waits up to `wait` for other writers.
     fn begin_write(&mut self, durability: Durability, wait: Duration) -> Result<(), Cause>;
 
+    /// Writes what the open transaction has changed so far, which COMMIT alone makes count: what finds no room fails here, and
+    /// so did not happen.
+    fn write_ahead(&mut self) -> Result<(), Cause>;
+
     /// Commits.
     fn commit(&mut self) -> Result<(), CommitError>;
 

@@ -34,6 +34,9 @@ use table::Table;
 const LOCK_WAIT_FIRST: Duration = Duration::from_millis(50);
 /// How long the steps wait that cannot be set aside: reads, and the last write of all.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// Payload bytes from which on a batch is written before its COMMIT (256 KiB): where the disk is full, the one huge save in it is
+/// then refused alone, and leaves nobody else in doubt (rule R3).
+const LARGE_BATCH_BYTES: usize = 256 << 10;
 /// Rows written by one flush: more go into the next transaction, so that no batch waits long behind a flush.
 const FLUSH_ROWS_MAX: usize = 16_384;
 /// Time without a write after which the rest of the log is moved, in microseconds.
@@ -299,6 +302,7 @@ impl<B: Backend> Worker<B> {
 
     fn execute_all(&mut self, batch: &mut [Command], flush: bool) -> Result<(), Cause> {
         let now = self.clock.now();
+        let bytes: usize = batch.iter().map(Command::payload_bytes).sum();
         self.commit_now.clear();
         for command in batch {
             self.execute(command, now)?;
@@ -316,7 +320,8 @@ impl<B: Backend> Worker<B> {
             return Ok(());
         }
         self.timers.at_rest = self.clock.monotonic() + QUIET_US;
-        self.mark_clock(now)
+        self.mark_clock(now)?;
+        if bytes >= LARGE_BATCH_BYTES { self.backend.write_ahead() } else { Ok(()) }
     }
 
     /// Commits, and makes the batch's doings visible.

@@ -1,6 +1,14 @@
 //! A filesystem without room: it refuses, says so, and works again once there is room.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use rusqlite::Connection;
 use sessile::{Cause, CauseKind, Durability, Engine, Filter, Health, NewSession, OpenError, testing::ManualClock};
@@ -100,12 +108,23 @@ fn writes_are_refused_while_the_disk_is_full_and_go_on_once_there_is_room() {
 
 /// A disk on which the log cannot grow beyond this: small commits find room, large ones do not.
 pub(super) struct LittleRoom {
-    pub(super) log_bytes_max: u64,
+    log_bytes_max: AtomicU64,
+}
+
+impl LittleRoom {
+    pub(super) fn new(log_bytes_max: u64) -> Arc<Self> {
+        Arc::new(Self { log_bytes_max: AtomicU64::new(log_bytes_max) })
+    }
+
+    /// Gives all the room there is.
+    pub(super) fn lift(&self) {
+        self.log_bytes_max.store(u64::MAX, Ordering::Relaxed);
+    }
 }
 
 impl Watcher for LittleRoom {
     fn before(&self, call: &Call<'_>) -> Verdict {
-        let is_beyond = call.offset + call.length as u64 > self.log_bytes_max;
+        let is_beyond = call.offset + call.length as u64 > self.log_bytes_max.load(Ordering::Relaxed);
         if call.kind == CallKind::Write && call.file == FileKind::Log && is_beyond {
             return Verdict::Fail(codes::SQLITE_FULL);
         }
@@ -116,7 +135,7 @@ impl Watcher for LittleRoom {
 #[tokio::test]
 async fn a_disk_with_a_little_room_is_never_given_up() {
     let place = Place::new();
-    let _watch = vfs::watch(&place.directory(), Arc::new(LittleRoom { log_bytes_max: 100_000 }));
+    let _watch = vfs::watch(&place.directory(), LittleRoom::new(100_000));
     let engine = place.builder().open().await.unwrap();
     let mut client = Client::new(&engine, Duration::from_secs(10));
     client.padding = 200_000;

@@ -54,6 +54,10 @@ impl Backend for OneRow {
         Ok(())
     }
 
+    fn write_ahead(&mut self) -> Result<(), Cause> {
+        Ok(())
+    }
+
     fn commit(&mut self) -> Result<(), CommitError> {
         self.committed = self.row.clone();
         self.touches.store(self.row.activity.count, Ordering::Relaxed);

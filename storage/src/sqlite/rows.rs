@@ -201,6 +201,14 @@ impl Backend for Sqlite {
         Ok(())
     }
 
+    fn write_ahead(&mut self) -> Result<(), Cause> {
+        match self.connection.cache_flush().map_err(|error| cause(&error)) {
+            // Some pages are in use, and are left to COMMIT.
+            Err(cause) if cause.kind == CauseKind::Busy => Ok(()),
+            written => written,
+        }
+    }
+
     fn commit(&mut self) -> Result<(), CommitError> {
         match self.execute("COMMIT", []) {
             Ok(_) => {
