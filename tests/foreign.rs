@@ -235,6 +235,7 @@ async fn what_is_set_aside_twice_keeps_its_order() {
     let taken = "INSERT INTO session (serial, id, counter, data) \
                  SELECT value, 'other', 1, '1' FROM meta WHERE key = 'serial_next'";
     other.execute_batch(taken).unwrap();
+    let before = engine.stats().commands;
     let mut create = pin!(engine.create(NewSession::with_id("b")));
     let mut first = pin!(session.save("first"));
     let mut list = pin!(engine.list(Query::new(Filter::all())));
@@ -243,7 +244,8 @@ async fn what_is_set_aside_twice_keeps_its_order() {
     assert!(poll_once(first.as_mut()).is_pending());
     assert!(poll_once(list.as_mut()).is_pending());
     assert!(poll_once(second.as_mut()).is_pending());
-    // All of them have come, and were set aside.
+    eventually("all of them have come", async || engine.stats().commands == before + 4).await;
+    // And were set aside, each after a batch's wait for the lock, of which nothing tells.
     tokio::time::sleep(Duration::from_millis(200)).await;
     lock.is_on.store(true, Ordering::Relaxed);
     other.execute_batch("COMMIT").unwrap();

@@ -25,7 +25,7 @@ impl<E> Default for Early<E> {
 }
 
 impl<E> Early<E> {
-    /// Tells of an event.
+    /// Tells of an event. Whoever hears it is called under the lock.
     pub(crate) fn tell(&self, event: E) {
         match &mut *lock(&self.state) {
             State::Kept(events) => events.push(event),
@@ -33,7 +33,8 @@ impl<E> Early<E> {
         }
     }
 
-    /// Has events heard: first those that came before.
+    /// Has events heard: first those that came before. `hears` is called under the lock, so that their order is kept: it must
+    /// neither wait nor come back here. Called once.
     pub(crate) fn attach(&self, hears: Hears<E>) {
         let mut state = lock(&self.state);
         if let State::Kept(events) = &mut *state

@@ -33,12 +33,14 @@ pub struct Stats {
     pub expired: u64,
     /// Pages in the write-ahead log now, of 4 KiB; normally under some thousand.
     pub log_pages: u64,
-    /// Saves in the log of saves now, counted until they are folded into their rows: under 131,072, and none at rest.
+    /// Saves in the log of saves now, counted until they are folded into their rows: under 131,072, and none at rest on
+    /// a disk with 16 MiB to spare.
     pub saves_in_log: u64,
-    /// Touched rows in the log of touches now, counted until they are folded: at most 131,072, and none at rest.
+    /// Touched rows in the log of touches now, counted until they are folded: at most 131,072, and none at rest,
+    /// likewise.
     pub touches_in_log: u64,
     /// Sessions that the index of users does not know of yet, so that queries by user look at them one by one: normally under
-    /// 50,000, and none at rest in a file.
+    /// 50,000, and none at rest, likewise.
     pub sessions_unindexed: u64,
     /// Checkpoints run.
     pub checkpoints: u64,

@@ -302,9 +302,8 @@ impl<B: Backend> Worker<B> {
 
     fn execute_all(&mut self, batch: &mut [Command], flush: bool) -> Result<(), Cause> {
         let now = self.clock.now();
-        let bytes: usize = batch.iter().map(Command::payload_bytes).sum();
         self.commit_now.clear();
-        for command in batch {
+        for command in &mut *batch {
             self.execute(command, now)?;
         }
         let mut rows = std::mem::take(&mut self.commit_now);
@@ -321,6 +320,7 @@ impl<B: Backend> Worker<B> {
         }
         self.timers.at_rest = self.clock.monotonic() + QUIET_US;
         self.mark_clock(now)?;
+        let bytes: usize = batch.iter().map(Command::payload_bytes).sum();
         if bytes >= LARGE_BATCH_BYTES { self.backend.write_ahead() } else { Ok(()) }
     }
 
